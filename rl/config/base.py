@@ -1,0 +1,198 @@
+"""Strict configs: YAML plus dotted overrides into frozen pydantic models; unknown keys name the nearest known ones."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rl.errors import ConfigError
+
+
+class StrictModel(BaseModel):
+    """Base of every config: frozen, no unknown keys, defaults validated."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+ConfigT = TypeVar("ConfigT", bound=StrictModel)
+
+_FLOAT = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+SHOWN_CHARS = 200
+"""How much of a wrong value an error message repeats."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML where `1e-4` is a number (YAML 1.1 reads a text there) and a key given twice is an error."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            if isinstance(key_node, yaml.ScalarNode) and key_node.value in seen:
+                problem = f"key {key_node.value!r} is given twice; only one of the values could count"
+                raise yaml.composer.ComposerError(None, None, problem, key_node.start_mark)
+            if isinstance(key_node, yaml.ScalarNode):
+                seen.add(key_node.value)
+        return node
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes a text that `_Loader` would read as a number in quotes."""
+
+
+for _style in (_Loader, _Dumper):
+    _style.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"^{_FLOAT.pattern}$"), list("-+0123456789."))
+
+
+def load_config(model: type[ConfigT], path: str | Path, overrides: Sequence[str] = ()) -> ConfigT:
+    """Read a YAML file, apply `a.b=value` overrides and validate.
+
+    Raises:
+        ConfigError: unreadable file, malformed override, unknown key (with the nearest known keys), wrong value.
+    """
+    return parse_config(model, apply_overrides(read_yaml(path), overrides), where=str(path))
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file, not validated; an empty file is an empty mapping.
+
+    Raises:
+        ConfigError: unreadable file, not YAML, a key given twice, not a mapping.
+    """
+    path = Path(path)
+    try:
+        raw = yaml.load(path.read_text(), Loader=_Loader)
+    except FileNotFoundError as exc:
+        raise ConfigError(f"config file {path} does not exist; give the path of a YAML file") from exc
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"config file {path} can't be read: {exc}") from exc
+    except yaml.YAMLError as exc:
+        raise ConfigError(f"{path} is not valid YAML: {exc}") from exc
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} holds a {type(raw).__name__}; a config is a mapping of keys to values")
+    return raw
+
+
+def parse_config(model: type[ConfigT], raw: dict[str, Any], *, where: str = "config") -> ConfigT:
+    """Validate a mapping; see `load_config` for what is raised."""
+    try:
+        return model.model_validate(raw)
+    except ValidationError as exc:
+        lines = [_explain(model, error) for error in exc.errors()]
+        raise ConfigError(f"{where} can't be used:\n  " + "\n  ".join(lines)) from exc
+
+
+def apply_overrides(raw: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Return a copy of `raw` with each `dotted.key=yaml-value` set; later ones win.
+
+    A part that is a number indexes a list (`steps.0.run=sft`). Sections that are missing or empty are made.
+    """
+    result = _deep_copy(raw)
+    for item in overrides:
+        key, sep, text = item.partition("=")
+        parts = key.strip().split(".")
+        if not sep or not all(parts):
+            raise ConfigError(f"override {item!r} is not of the form section.key=value")
+        try:
+            value = yaml.load(text, Loader=_Loader)
+        except yaml.YAMLError as exc:
+            raise ConfigError(f"override {item!r}: the value is not valid YAML: {exc}") from exc
+        _assign(result, parts, value, f"override {item!r}")
+    return result
+
+
+def set_values(raw: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """As `apply_overrides` for values that are no text: `{"data.path": "x", "steps": 3}`."""
+    result = _deep_copy(raw)
+    for key, value in values.items():
+        parts = key.split(".")
+        if not all(parts):
+            raise ConfigError(f"{key!r} is not of the form section.key")
+        _assign(result, parts, _deep_copy(value), f"setting {key!r}")
+    return result
+
+
+def _assign(node: Any, parts: Sequence[str], value: Any, what: str) -> None:
+    for depth, part in enumerate(parts):
+        key: str | int = part
+        if isinstance(node, list):
+            if not part.isdecimal() or int(part) >= len(node):
+                raise ConfigError(f"{what}: {part!r} is no index of a list of {len(node)}")
+            key = int(part)
+        elif not isinstance(node, dict):
+            raise ConfigError(f"{what}: {parts[depth - 1]!r} holds a value, not a section")
+        if depth == len(parts) - 1:
+            node[key] = value
+            return
+        if isinstance(node, dict) and node.get(key) is None:
+            node[key] = {}
+        node = node[key]
+
+
+def dump_config(config: StrictModel) -> str:
+    """YAML text of the resolved config, defaults included; `load_config` of it gives an equal config."""
+    return dump_yaml(config.model_dump(mode="json"))
+
+
+def dump_yaml(value: Any) -> str:
+    """YAML text of plain values that `read_yaml` reads back as they were."""
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    return text
+
+
+def save_config(config: StrictModel, path: str | Path) -> None:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(dump_config(config))
+
+
+def _deep_copy(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _deep_copy(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_deep_copy(value) for value in node]
+    return node
+
+
+def _explain(model: type[BaseModel], error: Any) -> str:
+    loc = [str(part) for part in error["loc"]]
+    dotted = ".".join(loc) or "(top level)"
+    if error["type"] == "missing":
+        return f"{dotted}: required, and there is no default; set it in the file or as {dotted}=VALUE"
+    if error["type"] != "extra_forbidden":
+        got = repr(error["input"])
+        return f"{dotted}: {error['msg']} (got {got if len(got) <= SHOWN_CHARS else got[:SHOWN_CHARS] + ' ...'})"
+    owner = _model_at(model, error["loc"][:-1])
+    known = sorted(owner.model_fields) if owner else []
+    near = difflib.get_close_matches(loc[-1], known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known keys: {', '.join(known)}"
+    return f"{dotted}: unknown key; {hint}"
+
+
+def _model_at(model: type[BaseModel] | None, loc: Sequence[Any]) -> type[BaseModel] | None:
+    """The model that owns the field path `loc`, where it can be told from the annotations."""
+    for part in loc:
+        if model is None:
+            return None
+        if not isinstance(part, str) or part not in model.model_fields:
+            continue  # a list index, a dict key or a union tag: the model stays
+        model = _first_model(model.model_fields[part].annotation)
+    return model
+
+
+def _first_model(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in get_args(annotation):
+        found = _first_model(inner)
+        if found is not None:
+            return found
+    return None

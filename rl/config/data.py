@@ -1,0 +1,68 @@
+"""Configs of the data layer: the synthetic datasets and the prompt that a sample is rendered into."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
+
+from rl.config.base import StrictModel
+
+Source = Literal["counting", "grounding", "spatial", "chart", "molecule", "arithmetic", "caption"]
+"""The synthetic task families, as in `rl.data.synth.TASKS`."""
+
+Pool = Literal["train", "heldout", "eval"]
+"""Parts of the space of scenes that never share one, as in `rl.data.synth.POOLS`."""
+
+
+class SplitConfig(StrictModel):
+    """One split: how many rows of each family, and from which pool of scenes."""
+
+    count: dict[Source, NonNegativeInt]
+    pool: Pool | None = Field(default=None, description="Where the scenes come from; by default the split's own name.")
+
+
+class SynthConfig(StrictModel):
+    """What `rl data synth` writes: `{out}/{split}.parquet`, the same bytes for the same config."""
+
+    seed: int = 0
+    out: str = Field(description="Folder for the parquet files.")
+    image_size: int = Field(default=64, ge=32, le=1024, description="Side of the square pictures in pixels.")
+    splits: dict[str, SplitConfig]
+    shard_rows: PositiveInt = Field(default=50_000, description="Rows per file; a longer split becomes several files.")
+
+    @field_validator("splits")
+    @classmethod
+    def _splits_are_usable(cls, splits: dict[str, SplitConfig]) -> dict[str, SplitConfig]:
+        for name, split in splits.items():
+            if not name.replace("_", "").replace("-", "").isalnum():
+                raise ValueError(f"split name {name!r} becomes a file name; use letters, digits, '-' and '_'")
+            if split.pool is None and name not in ("train", "heldout", "eval"):
+                raise ValueError(f"split {name!r} is not named after a pool; set its pool to train, heldout or eval")
+            if not any(split.count.values()):
+                raise ValueError(f"split {name!r} asks for no rows; set count to rows per family")
+        return splits
+
+
+class PromptConfig(StrictModel):
+    """How a sample's question becomes the prompt; the instructions follow the question, an empty one adds nothing."""
+
+    think: str = (
+        "Think step by step first. Put your reasoning inside <think></think>, then put ONLY the final answer inside "
+        "<answer></answer>."
+    )
+    normal: str = "Put ONLY the final answer inside <answer></answer>, without any reasoning."
+    spatial: str = Field(
+        default="Begin the reasoning with the coordinates of each object that the question names.",
+        description="Added before the think instruction for problems of type spatial-reasoning.",
+    )
+    system: str | None = None
+    chat: Literal["chatml", "plain", "tokenizer"] = Field(
+        default="chatml",
+        description="chatml: <|im_start|> roles; plain: question and instruction only; tokenizer: its own template.",
+    )
+    special_text: Literal["raise", "neutralise"] = Field(
+        default="raise",
+        description="What to do when a question holds control text such as <|im_end|>: refuse it, or break it up.",
+    )
+    max_pixels: PositiveInt = Field(default=512 * 512, description="Larger images are scaled down to this many pixels.")

@@ -1,0 +1,29 @@
+"""Where a run's metrics go besides the JSONL files, which are always written."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from rl.config.base import StrictModel
+
+
+class WandbConfig(StrictModel):
+    """Weights & Biases. `offline` writes under the run folder and needs no account; `wandb sync` uploads it later."""
+
+    project: str = "innovator-rl"
+    entity: str | None = None
+    """Team or user; None takes the account's default."""
+    name: str | None = None
+    """Shown name of the run; None takes the name of the run folder."""
+    group: str | None = None
+    tags: tuple[str, ...] = ()
+    mode: Literal["offline", "online", "disabled"] = "offline"
+
+
+class TrackerConfig(StrictModel):
+    """Trackers besides JSONL."""
+
+    tensorboard: bool = False
+    """Write event files to `{run}/tensorboard`."""
+    wandb: WandbConfig | None = None
+    """None switches Weights & Biases off."""

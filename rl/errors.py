@@ -1,0 +1,41 @@
+"""The exception types of the project, one per boundary where a caller would act differently.
+
+Every message says what was got, why it matters and what to set. Wrong arguments inside the project are
+asserts; these types are for input, resources and remote parts that can fail in normal use.
+"""
+
+
+class RLError(Exception):
+    """Base of every error that the project raises on purpose."""
+
+
+class ConfigError(RLError, ValueError):
+    """A config file, an override or a combination of settings can't be used."""
+
+
+class DataError(RLError, ValueError):
+    """A dataset or a row of it can't be used. The message names the file, the row and the reason."""
+
+
+class EngineError(RLError, RuntimeError):
+    """An inference engine refused a request or died."""
+
+
+class SyncError(RLError, RuntimeError):
+    """A weight push did not leave every engine on the pushed version."""
+
+
+class LedgerError(RLError, RuntimeError):
+    """The fates of the admitted prompts do not add up."""
+
+
+class StarvationError(RLError, RuntimeError):
+    """The run can make no more progress; the message names the cause."""
+
+
+class DivergenceError(RLError, RuntimeError):
+    """Training left the region where it means anything: non-finite loss, or engine and learner disagree."""
+
+
+class CheckpointError(RLError, RuntimeError):
+    """A checkpoint is missing, torn or does not fit the run."""
