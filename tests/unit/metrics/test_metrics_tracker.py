@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+import logging
+import struct
+from pathlib import Path
+
+import pytest
+
+from rl.config.base import parse_config
+from rl.config.metrics import TrackerConfig, WandbConfig
+from rl.errors import ConfigError, DataError
+from rl.metrics import files
+from rl.metrics.tracker import Tracker, flatten
+
+
+def test_each_row_is_on_disk_at_once(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path)
+    tracker.log(3, {"loss": 0.5, "staleness/hist": {0: 3, 1: 1}})
+    # Read before close: a run that is killed loses nothing.
+    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {
+        "loss": 0.5,
+        "staleness/hist": {"0": 3, "1": 1},
+        "step": 3,
+    }
+    tracker.close()
+    tracker.close()
+
+
+def test_values_that_are_not_finite_become_null_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING), Tracker(tmp_path) as tracker:
+        tracker.log(1, {"loss": float("nan"), "grad_norm": float("inf"), "lr": 1e-3, "hist": {"a": float("-inf")}})
+        tracker.log(2, {"loss": float("nan")})
+    rows = files.read_metrics(tmp_path).rows
+    assert rows[0] == {"loss": None, "grad_norm": None, "lr": 1e-3, "hist": {"a": None}, "step": 1}
+    assert "metric loss is nan; written as null" in caplog.text
+    assert "metric loss was not finite in 2 rows" in caplog.text
+
+
+def test_a_resumed_run_appends_and_cuts_off_a_torn_line(tmp_path: Path) -> None:
+    with Tracker(tmp_path) as tracker:
+        tracker.log(1, {"loss": 1.0})
+    with (tmp_path / "metrics.jsonl").open("a") as stream:
+        stream.write('{"loss": 2.0, "st')
+    with Tracker(tmp_path) as tracker:
+        tracker.log(2, {"loss": 3.0})
+    assert files.read_metrics(tmp_path) == files.Table(({"loss": 1.0, "step": 1}, {"loss": 3.0, "step": 2}))
+
+
+def test_a_row_of_another_step_is_refused(tmp_path: Path) -> None:
+    with Tracker(tmp_path) as tracker, pytest.raises(ValueError, match="says step 4"):
+        tracker.log(5, {"step": 4})
+
+
+def test_timeline_fate_and_eval_round_trip(tmp_path: Path) -> None:
+    with Tracker(tmp_path) as tracker:
+        tracker.timeline("learner", "train", 1.0, 2.5, 1)
+        tracker.fate({"uid": 7, "sample_id": "s", "fate": "stale", "reason": "age 3 > 2"})
+        path = tracker.eval({"step": 12, "k": 8, "mean_at_8": 0.5, "pass_at_8": 0.8, "tasks": {}, "examples": []})
+        with pytest.raises(ValueError, match="before it starts"):
+            tracker.timeline("learner", "train", 2.0, 1.0)
+        with pytest.raises(DataError, match="unknown fate"):
+            tracker.fate({"uid": 8, "sample_id": "s", "fate": "gone"})
+        with pytest.raises(DataError, match="lacks 'k'"):
+            tracker.eval({"step": 1})
+    assert path == tmp_path / "evals" / "step_000012.json"
+    assert files.read_timeline(tmp_path).rows == (files.Span("learner", "train", 1.0, 2.5, 1),)
+    assert files.read_fates(tmp_path).rows == (files.FateRow(7, "s", "stale", "age 3 > 2", None, None),)
+    assert [(result.step, result.mean) for result in files.read_evals(tmp_path)] == [(12, 0.5)]
+
+
+def test_environment_is_saved_once(tmp_path: Path) -> None:
+    Tracker(tmp_path).close()
+    saved = json.loads((tmp_path / "environment.json").read_text())
+    assert saved["cpu_count"] >= 1 and "torch" in saved["versions"]
+    (tmp_path / "environment.json").write_text('{"kept": 1}')
+    Tracker(tmp_path).close()
+    assert (tmp_path / "environment.json").read_text() == '{"kept": 1}'
+
+
+def test_flatten() -> None:
+    assert flatten({"a": 1, "b": {"x": 2, "y": None}, "c": None}) == {"a": 1.0, "b/x": 2.0}
+
+
+def test_tensorboard_holds_the_same_numbers(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    with Tracker.from_config(tmp_path, TrackerConfig(tensorboard=True)) as tracker:
+        tracker.log(1, {"loss": 0.5, "staleness/hist": {0: 3}})
+        tracker.log(2, {"loss": 0.25, "entropy": float("nan")})
+        tracker.eval({"step": 2, "k": 8, "mean_at_8": 0.75, "pass_at_8": 1.0, "tasks": {}})
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 0.5), (2, 0.25)]
+    assert [event.value for event in events.Scalars("staleness/hist/0")] == [3.0]
+    assert [(event.step, event.value) for event in events.Scalars("eval/mean_at_8")] == [(2, 0.75)]
+    assert "entropy" not in events.Tags()["scalars"]
+
+
+def test_wandb_offline_holds_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    (tmp_path / "config.yaml").write_text("seed: 17\n")
+    with Tracker(tmp_path, wandb=WandbConfig(mode="offline", tags=("test",))) as tracker:
+        tracker.log(1, {"loss": 0.5})
+        tracker.log(2, {"loss": 0.25})
+    (store,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
+    assert _logged(store, "loss") == [0.5, 0.25]
+    assert _logged(store, "trainer/step") == [1, 2]
+
+
+def _logged(store: Path, key: str) -> list[float]:
+    """Values of `key` in W&B's own record file."""
+    from wandb.proto import wandb_internal_pb2
+
+    values = []
+    for data in _records(store.read_bytes()):
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        for item in record.history.item:
+            if item.key == key or list(item.nested_key) == [key]:
+                values.append(json.loads(item.value_json))
+    return values
+
+
+def _records(content: bytes) -> list[bytes]:
+    """Records of LevelDB's log format: crc (4 bytes), length (2), type (1), data; in blocks of 32 KiB; whole is type 1,
+    the first, middle and last part of a split record are 2, 3, 4. W&B puts a header of 7 bytes in front."""
+    records, parts, at = [], b"", 7
+    while at + 7 <= len(content):
+        if 32768 - at % 32768 < 7:  # a header never spans two blocks
+            at += 32768 - at % 32768
+            continue
+        length, kind = struct.unpack("<HB", content[at + 4 : at + 7])
+        parts += content[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):
+            records.append(parts)
+            parts = b""
+    return records
+
+
+def test_wandb_disabled_writes_jsonl_only(tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    with Tracker(tmp_path, wandb=WandbConfig(mode="disabled")) as tracker:
+        tracker.log(1, {"loss": 0.5})
+    assert len(files.read_metrics(tmp_path).rows) == 1
+    assert not (tmp_path / "wandb").exists()
+
+
+def test_config_is_strict() -> None:
+    assert parse_config(TrackerConfig, {}) == TrackerConfig(tensorboard=False, wandb=None)
+    with pytest.raises(ConfigError, match="did you mean project"):
+        parse_config(TrackerConfig, {"wandb": {"projct": "x"}})
+    with pytest.raises(ConfigError, match="offline"):
+        parse_config(TrackerConfig, {"wandb": {"mode": "sometimes"}})
