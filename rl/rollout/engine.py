@@ -1,0 +1,75 @@
+"""The engine interface: token ids and images in; ids, behaviour logprobs and version spans out.
+
+Every engine keeps requests alive across a weight update, and says for each token which version sampled it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from rl.records import Rollout, WeightBundle
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """`n` completions of one prompt. Completion `i` is sampled with seed `seed + i`."""
+
+    request_id: str
+    prompt_ids: tuple[int, ...]
+    """Image placeholders not expanded: one per image."""
+    images: tuple[np.ndarray, ...]
+    """uint8 [H, W, 3] each."""
+    n: int
+    seed: int
+    temperature: float
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """What the engine saw and sampled."""
+
+    prompt_ids: np.ndarray
+    """int32 [P]: with image placeholders expanded."""
+    rollouts: tuple[Rollout, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PushTimes:
+    """Seconds: how long generation stood still, and how much of that the copy into the engine took."""
+
+    pause_s: float
+    apply_s: float
+
+
+class Engine(Protocol):
+    """One model on one set of devices, serving many requests at once."""
+
+    async def generate(self, request: GenerateRequest) -> Generated:
+        """Raises EngineError for a refused request or a dead engine."""
+        ...
+
+    async def score(self, prompt_ids: tuple[int, ...], images: tuple[np.ndarray, ...], response: np.ndarray) -> np.ndarray:
+        """Logprobs float32 [R] of given response tokens under the current weights at temperature 1."""
+        ...
+
+    async def update_weights(self, bundle: WeightBundle) -> PushTimes:
+        """Pause and keep requests, swap weights, drop stale keys and values, set the version, resume.
+
+        Raises SyncError when the swap failed; the engine then refuses work, so no mixed weights are ever sampled.
+        """
+        ...
+
+    async def abort(self, request_id: str) -> None: ...
+
+    @property
+    def version(self) -> int: ...
+
+    def drain_busy(self) -> list[tuple[float, float]]:
+        """Unix (start, end) intervals in which the engine computed, since the last call."""
+        ...
+
+    def close(self) -> None: ...

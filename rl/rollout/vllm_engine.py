@@ -1,0 +1,281 @@
+"""vLLM as an `Engine`: `LLMEngine` stepped by one thread of this process.
+
+One process per engine starts faster than vLLM's server processes and lets a weight update happen between two steps, on
+the thread that steps, with no messages in between. Everything that touches the engine runs on that thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+import numpy as np
+
+from rl.config.rollout import EngineConfig
+from rl.errors import EngineError, SyncError
+from rl.models.policy import unsampled_ids
+from rl.records import Rollout, VersionSpan, WeightBundle
+from rl.rollout.engine import Generated, GenerateRequest, PushTimes
+
+T = TypeVar("T")
+
+_CPU_BATCHED_TOKENS = 8192
+_MERGE_GAP_S = 0.005
+"""Busy intervals closer than this are one interval in the timeline."""
+
+
+def engine_environment(threads: int, gpus: float) -> dict[str, str]:
+    """Environment that must stand before vLLM is imported, for the Ray runtime env of a worker."""
+    env = {
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "OMP_NUM_THREADS": str(threads),
+    }
+    if gpus == 0:
+        env |= {"TORCHDYNAMO_DISABLE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    return env
+
+
+class VllmEngine:
+    """See `rl.rollout.engine.Engine`. Blocks in the constructor until the model is loaded."""
+
+    def __init__(self, model: str, config: EngineConfig, version: int = 0) -> None:
+        from vllm.engine.arg_utils import EngineArgs
+        from vllm.v1.engine.llm_engine import LLMEngine
+
+        if os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") != "0":
+            raise EngineError("set VLLM_ENABLE_V1_MULTIPROCESSING=0 before vLLM is imported: the engine steps in-process")
+        kwargs: dict[str, Any] = dict(
+            model=model,
+            dtype=config.dtype,
+            max_model_len=config.max_model_len,
+            max_num_seqs=config.max_num_seqs,
+            enforce_eager=config.enforce_eager,
+            tensor_parallel_size=config.tensor_parallel_size,
+            # Raw logprobs ignore the temperature; training needs those of the distribution that was sampled.
+            logprobs_mode="processed_logprobs",
+            limit_mm_per_prompt={"image": config.images_per_prompt, "video": 0},
+            worker_extension_cls="rl.rollout.vllm_extension.WeightsExtension",
+            disable_log_stats=True,
+            seed=0,
+        )
+        from vllm.platforms import current_platform
+
+        if current_platform.is_cpu():
+            # A seeded request whose prefill is cut in two rewinds its generator, which CPU generators can't do.
+            kwargs |= {
+                "enable_chunked_prefill": False,
+                "max_num_batched_tokens": max(_CPU_BATCHED_TOKENS, config.max_model_len),
+            }
+        if config.kv_cache_mb is not None:
+            kwargs["kv_cache_memory_bytes"] = config.kv_cache_mb << 20
+        else:
+            kwargs["gpu_memory_utilization"] = config.gpu_memory_utilization
+        try:
+            self._engine: Any = LLMEngine.from_engine_args(EngineArgs(**kwargs))
+        except Exception as exc:
+            raise EngineError(f"vLLM could not load {model}: {exc}") from exc
+        # The bias is bounded by -100, which leaves e^-100 of the mass: nothing at any precision used here.
+        self._bias = dict.fromkeys(unsampled_ids(self._engine.model_config.hf_config), -100.0) or None
+        self._core: Any = self._engine.engine_core.engine_core
+        self._engine.set_weight_version(str(version))
+        self._version = version
+        self._wake = threading.Condition()
+        self._calls: list[tuple[Callable[[], Any], Future[Any]]] = []
+        self._requests: dict[str, Future[Any]] = {}
+        self._internal_ids: dict[str, str] = {}
+        self._busy: list[list[float]] = []
+        self._failure: BaseException | None = None
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="vllm-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def version(self) -> int:
+        return self._version
+
+    async def generate(self, request: GenerateRequest) -> Generated:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        params = SamplingParams(
+            n=request.n,
+            seed=request.seed,
+            temperature=request.temperature,
+            max_tokens=request.max_tokens,
+            logprobs=0,
+            logit_bias=self._bias,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        output = await self._submit(request.request_id, _prompt(request.prompt_ids, request.images), params)
+        rollouts = tuple(_rollout(completion) for completion in sorted(output.outputs, key=lambda c: c.index))
+        return Generated(np.asarray(output.prompt_token_ids, dtype=np.int32), rollouts)
+
+    async def score(
+        self, prompt_ids: tuple[int, ...], images: tuple[np.ndarray, ...], response: np.ndarray
+    ) -> np.ndarray:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        params = SamplingParams(
+            max_tokens=1, prompt_logprobs=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
+        )
+        ids = (*prompt_ids, *response.tolist())
+        output = await self._submit(f"score-{time.monotonic_ns()}", _prompt(ids, images), params)
+        tail = output.prompt_logprobs[-len(response) :]
+        return np.asarray([entry[int(token)].logprob for entry, token in zip(tail, response, strict=True)], np.float32)
+
+    async def update_weights(self, bundle: WeightBundle) -> PushTimes:
+        try:
+            return await self._call(lambda: self._swap(bundle))
+        except EngineError:
+            raise
+        except Exception as exc:
+            raise SyncError(f"the engine could not load version {bundle.version} and refuses further work: {exc}") from exc
+
+    async def abort(self, request_id: str) -> None:
+        internal = self._internal_ids.get(request_id)
+        if internal is not None:
+            await self._call(lambda: self._engine.abort_request([internal], internal=True))
+
+    def drain_busy(self) -> list[tuple[float, float]]:
+        with self._wake:
+            done, self._busy = self._busy, []
+        return [(start, end) for start, end in done]
+
+    def close(self) -> None:
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        self._thread.join(timeout=10)
+
+    # ---- on the engine thread -------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while True:
+                with self._wake:
+                    while not (self._calls or self._stopping or self._engine.has_unfinished_requests()):
+                        self._wake.wait()
+                    if self._stopping:
+                        break
+                    calls, self._calls = self._calls, []
+                for function, future in calls:
+                    _settle(future, function)
+                if self._engine.has_unfinished_requests():
+                    started = time.time()
+                    outputs = self._engine.step()
+                    self._note_busy(started, time.time())
+                    for output in outputs:
+                        self._finish(output)
+        except BaseException as exc:
+            self._failure = exc
+        finally:
+            self._fail_pending()
+
+    def _swap(self, bundle: WeightBundle) -> PushTimes:
+        begin = time.monotonic()
+        self._core.pause_scheduler(mode="keep", clear_cache=False)
+        # Keys, values and image features came from the old weights; running requests are prefilled again. Processed
+        # pixels did not, so their cache stays.
+        self._core.reset_prefix_cache(reset_running_requests=True)
+        self._core.reset_encoder_cache()
+        loading = time.monotonic()
+        try:
+            args = (bundle.names, bundle.dtypes, bundle.shapes, bundle.offsets, bundle.buffer)
+            self._engine.collective_rpc("load_bundle", args=args)
+        except BaseException as exc:
+            self._failure = exc  # half-written weights: never sample from them
+            raise
+        applied = time.monotonic() - loading
+        self._engine.set_weight_version(str(bundle.version))
+        self._version = bundle.version
+        self._core.resume_scheduler()
+        return PushTimes(pause_s=time.monotonic() - begin, apply_s=applied)
+
+    def _finish(self, output: Any) -> None:
+        if not output.finished:
+            return
+        future = self._requests.pop(output.request_id, None)
+        self._internal_ids.pop(output.request_id, None)
+        if future is not None and not future.done():
+            future.set_result(output)
+
+    def _note_busy(self, start: float, end: float) -> None:
+        with self._wake:
+            if self._busy and start - self._busy[-1][1] < _MERGE_GAP_S:
+                self._busy[-1][1] = end
+            else:
+                self._busy.append([start, end])
+
+    def _fail_pending(self) -> None:
+        reason = f"the vLLM engine died: {self._failure!r}" if self._failure else "the vLLM engine was closed"
+        with self._wake:
+            self._stopping = True
+            waiting = [future for _, future in self._calls] + list(self._requests.values())
+            self._calls, self._requests = [], {}
+        for future in waiting:
+            if not future.done():
+                future.set_exception(EngineError(reason))
+
+    # ---- from other threads ---------------------------------------------------------------------------------------
+
+    async def _submit(self, request_id: str, prompt: dict[str, Any], params: Any) -> Any:
+        future: Future[Any] = Future()
+
+        def add() -> None:
+            self._requests[request_id] = future
+            try:
+                self._internal_ids[request_id] = self._engine.add_request(request_id, prompt, params)
+            except BaseException:
+                del self._requests[request_id]
+                raise
+
+        try:
+            await self._call(add)
+        except EngineError:
+            raise
+        except Exception as exc:
+            raise EngineError(f"vLLM refused request {request_id}: {exc}") from exc
+        return await asyncio.wrap_future(future)
+
+    async def _call(self, function: Callable[[], T]) -> T:
+        future: Future[T] = Future()
+        with self._wake:
+            if self._failure is not None or self._stopping:
+                raise EngineError(f"the vLLM engine is not running: {self._failure!r}")
+            self._calls.append((function, future))
+            self._wake.notify()
+        return await asyncio.wrap_future(future)
+
+
+def _settle(future: Future[Any], function: Callable[[], Any]) -> None:
+    try:
+        future.set_result(function())
+    except BaseException as exc:
+        future.set_exception(exc)
+
+
+def _prompt(prompt_ids: tuple[int, ...], images: tuple[np.ndarray, ...]) -> dict[str, Any]:
+    prompt: dict[str, Any] = {"prompt_token_ids": list(prompt_ids)}
+    if images:
+        from PIL import Image
+
+        prompt["multi_modal_data"] = {"image": [Image.fromarray(image) for image in images]}
+    return prompt
+
+
+def _rollout(completion: Any) -> Rollout:
+    ids = np.asarray(completion.token_ids, dtype=np.int32)
+    pairs = zip(completion.logprobs or [], ids, strict=True)
+    logprobs = np.asarray([entry[int(token)].logprob for entry, token in pairs], dtype=np.float32)
+    spans = tuple(VersionSpan(int(span.version), span.start, span.end) for span in completion.weight_versions or [])
+    return Rollout(ids, logprobs, spans, completion.finish_reason or "abort", text="")

@@ -1,0 +1,55 @@
+"""What runs inside vLLM's worker process: loading a weight bundle into the live model.
+
+Named by `worker_extension_cls`, so vLLM mixes it into its worker; `self.model_runner` is vLLM's.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+
+
+class WeightsExtension:
+    """Methods that the engine calls with `collective_rpc`."""
+
+    model_runner: Any
+
+    def load_bundle(
+        self,
+        names: tuple[str, ...],
+        dtypes: tuple[str, ...],
+        shapes: tuple[tuple[int, ...], ...],
+        offsets: tuple[int, ...],
+        buffer: np.ndarray,
+    ) -> None:
+        """Copy every tensor into the model. The engine must be paused: a swap under a running step kills it."""
+        from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+
+        model = self.model_runner.get_model()
+        with warnings.catch_warnings():
+            # The buffer may be read-only shared memory; it is only read here.
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            flat = torch.from_numpy(buffer)
+        tensors = []
+        for name, dtype_name, shape, offset in zip(names, dtypes, shapes, offsets, strict=True):
+            dtype = getattr(torch, dtype_name)
+            size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+            tensors.append((name, flat[offset : offset + size].view(dtype).view(shape)))
+        initialize_layerwise_reload(model)
+        model.load_weights(iter(tensors))
+        finalize_layerwise_reload(model, self.model_runner.model_config)
+        _repack_cpu_linears(model)
+
+
+def _repack_cpu_linears(model: torch.nn.Module) -> None:
+    """Refresh packed copies of CPU linears that a reload passes by.
+
+    vLLM's CPU build runs a tied language head from a packed copy of the embedding; a reload sees no weight of its own
+    for that head and leaves the old pack in place, silently.
+    """
+    for module in model.modules():
+        if hasattr(module, "cpu_linear") and module.weight.numel():
+            module.quant_method.process_weights_after_loading(module)
