@@ -1,0 +1,58 @@
+"""Which rank trains which groups in which update: control-plane arithmetic on lengths, no token data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rl.records import ScoredGroup
+
+
+@dataclass(frozen=True, slots=True)
+class GroupShare:
+    """One group as a learner rank gets it."""
+
+    payload: Any
+    """Ray reference to a `Group`."""
+    advantages: tuple[float | None, ...]
+    """Per completion; None leaves the completion out."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateShare:
+    """One rank's part of one optimizer update."""
+
+    groups: tuple[GroupShare, ...]
+    sequences: int
+    """Sequences of the whole update over all ranks: the normaliser of sequence means."""
+
+
+def plan_updates(
+    groups: Sequence[ScoredGroup], advantages: Sequence[Sequence[float | None]], ranks: int, updates: int
+) -> list[list[UpdateShare]]:
+    """Shares as `[rank][update]`: groups cut into `updates` in order, each spread over ranks by tokens.
+
+    The longest groups are placed first, each on the rank with the fewest tokens so far.
+    """
+    assert len(groups) == len(advantages) and len(groups) % updates == 0
+    size = len(groups) // updates
+    shares: list[list[UpdateShare]] = [[] for _ in range(ranks)]
+    for start in range(0, len(groups), size):
+        members = range(start, start + size)
+        sequences = sum(value is not None for i in members for value in advantages[i])
+        loads = [0] * ranks
+        placed: list[list[int]] = [[] for _ in range(ranks)]
+        for i in sorted(members, key=lambda i: (-_tokens(groups[i]), i)):
+            rank = loads.index(min(loads))
+            loads[rank] += _tokens(groups[i])
+            placed[rank].append(i)
+        for rank in range(ranks):
+            chosen = tuple(GroupShare(groups[i].payload, tuple(advantages[i])) for i in sorted(placed[rank]))
+            shares[rank].append(UpdateShare(chosen, sequences))
+    return shares
+
+
+def _tokens(group: ScoredGroup) -> int:
+    meta = group.meta
+    return sum(meta.lengths) + meta.prompt_length * len(meta.lengths)

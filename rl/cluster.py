@@ -1,0 +1,160 @@
+"""Ray: joining or starting a cluster, and the actors of a run behind small handles."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+
+from rl.config.data import PromptConfig
+from rl.config.rollout import RewardConfig, RolloutConfig
+from rl.config.train import TrainConfig
+from rl.errors import EngineError
+from rl.learner.actor import LearnerRank
+from rl.rewarding import RewardWorker
+from rl.rollout.vllm_engine import engine_environment
+from rl.rollout.worker import PromptTask, RolloutWorker
+
+_ACTOR_CONCURRENCY = 4096
+"""Calls that an asynchronous actor holds at once; admission bounds them long before."""
+
+
+def connect(address: str | None) -> None:
+    """Join `address`, the cluster of a surrounding Ray job, or start a local one."""
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    target = address or os.environ.get("RAY_ADDRESS")
+    if target:
+        ray.init(address=target, logging_level="warning", log_to_driver=True)
+    else:
+        ray.init(include_dashboard=False, logging_level="warning", log_to_driver=True)
+
+
+class RolloutPool:
+    """The rollout workers; each request goes to the one with the fewest sequences in flight."""
+
+    def __init__(self, config: RolloutConfig, model: str, prompts: PromptConfig, datasets: Sequence[str], on_bad: str):
+        self.config = config
+        actor = ray.remote(RolloutWorker).options(
+            num_cpus=config.cpus_per_worker,
+            num_gpus=config.gpus_per_worker,
+            max_concurrency=_ACTOR_CONCURRENCY,
+            runtime_env={"env_vars": engine_environment(config.threads, config.gpus_per_worker)},
+        )
+        self.names = [f"rollout-{i}" for i in range(config.workers)]
+        self.actors: list[Any] = [
+            actor.remote(name, model, config.engine, prompts, tuple(datasets), on_bad) for name in self.names
+        ]
+        self._load = [0] * config.workers
+
+    async def ready(self) -> None:
+        await asyncio.gather(*(actor.ready.remote() for actor in self.actors))
+
+    async def catalogue(self, dataset: str) -> tuple[tuple[str, ...], dict[str, str], tuple[str, ...]]:
+        """Ids, source by id, and answer types of a dataset, as the workers read it."""
+        return await self.actors[0].catalogue.remote(dataset)
+
+    async def generate(self, task: PromptTask) -> tuple[Any, Any, Any]:
+        """(`GroupMeta`, reference to a `ScoringTask`, reference to a `Group`)."""
+        i = self._load.index(min(self._load))
+        self._load[i] += task.n
+        try:
+            meta, scoring, payload = self.actors[i].generate.options(num_returns=3).remote(task)
+            return await meta, scoring, payload
+        finally:
+            self._load[i] -= task.n
+
+    async def each(self, method: str, *args: Any) -> list[Any]:
+        """Call a method on every worker at once."""
+        return list(await asyncio.gather(*(getattr(actor, method).remote(*args) for actor in self.actors)))
+
+    async def close(self) -> None:
+        await asyncio.gather(*(actor.close.remote() for actor in self.actors), return_exceptions=True)
+        for actor in self.actors:
+            ray.kill(actor)
+
+
+class RewardClient:
+    """The reward workers, in turn."""
+
+    def __init__(self, config: RewardConfig, answer_types: Sequence[str]) -> None:
+        actor = ray.remote(RewardWorker).options(num_cpus=0, max_concurrency=_ACTOR_CONCURRENCY)
+        self.actors: list[Any] = [actor.remote(config, tuple(answer_types)) for _ in range(config.workers)]
+        self._turn = 0
+
+    async def ready(self) -> None:
+        await asyncio.gather(*(actor.ready.remote() for actor in self.actors))
+
+    async def score(self, scoring: Any) -> tuple[tuple[float | None, ...], tuple[str, ...]]:
+        """Values and statuses of the completions behind a reference to a `ScoringTask`."""
+        self._turn = (self._turn + 1) % len(self.actors)
+        return await self.actors[self._turn].score.remote(scoring)
+
+    async def close(self) -> None:
+        await asyncio.gather(*(actor.close.remote() for actor in self.actors), return_exceptions=True)
+        for actor in self.actors:
+            ray.kill(actor)
+
+
+class LearnerGroup:
+    """All ranks of the learner; every call goes to all of them, results come from rank 0."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        learner = config.learner
+        actor = ray.remote(LearnerRank).options(
+            num_cpus=learner.threads,
+            num_gpus=learner.gpus_per_rank,
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(learner.threads), "HF_HUB_OFFLINE": "1"}},
+        )
+        self.ranks: list[Any] = [actor.remote(rank, config) for rank in range(learner.ranks)]
+
+    async def start(self) -> None:
+        address, port = await self.ranks[0].address.remote()
+        await self._all("start", address, port)
+
+    async def publish(self) -> Any:
+        """Reference to the current `WeightBundle`."""
+        refs = [rank.publish.remote() for rank in self.ranks]
+        await asyncio.gather(*refs)
+        return refs[0]
+
+    async def set_probe(self, groups: Any) -> None:
+        """Give every rank the probe's groups, by reference."""
+        await self._all("set_probe", groups)
+
+    async def train(self, shares: Sequence[Sequence[Any]]) -> tuple[dict[str, float], Any, Any]:
+        """(metrics, reference to the new `WeightBundle`, reference to the probe's logprobs)."""
+        refs = [
+            rank.train.options(num_returns=3).remote(list(updates))
+            for rank, updates in zip(self.ranks, shares, strict=True)
+        ]
+        metrics = await asyncio.gather(*(ref[0] for ref in refs))
+        return metrics[0], refs[0][1], refs[0][2]
+
+    async def save(self, folder: str) -> None:
+        await self._all("save", folder)
+
+    async def load(self, folder: str) -> int:
+        return (await self._all("load", folder))[0]
+
+    async def close(self) -> None:
+        await asyncio.gather(*(rank.close.remote() for rank in self.ranks), return_exceptions=True)
+        for rank in self.ranks:
+            ray.kill(rank)
+
+    async def _all(self, method: str, *args: Any) -> list[Any]:
+        return list(await asyncio.gather(*(getattr(rank, method).remote(*args) for rank in self.ranks)))
+
+
+def describe_failure(exc: BaseException) -> BaseException:
+    """The remote cause of a Ray task error, or an EngineError for a dead actor."""
+    if isinstance(exc, ray.exceptions.RayTaskError):
+        cause = exc.cause if isinstance(getattr(exc, "cause", None), BaseException) else None
+        return cause or exc
+    if isinstance(exc, ray.exceptions.RayActorError):
+        return EngineError(f"a worker died: {exc}")
+    return exc

@@ -1,0 +1,48 @@
+"""Configs of the optimiser and of how the learner is spread over devices."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from rl.config.base import StrictModel
+
+
+class OptimizerConfig(StrictModel):
+    """AdamW with warm-up and a schedule; `clip_norm` bounds the global gradient norm."""
+
+    lr: float = Field(2e-6, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    clip_norm: float = Field(1.0, gt=0)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """`linear` and `cosine` fall to `final_lr_fraction` of lr at the last step."""
+    warmup_steps: int = Field(0, ge=0)
+    final_lr_fraction: float = Field(0.0, ge=0, le=1)
+
+
+class FSDPConfig(StrictModel):
+    """How parameters are sharded over the learner's ranks."""
+
+    wrap: Literal["root", "blocks"] = "blocks"
+    """`blocks` shards each transformer block by itself (large models); `root` gathers all at once (small ones)."""
+    param_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Dtype of forward and backward; master weights and reduction stay float32."""
+    reshard_after_forward: bool = True
+
+
+class LearnerConfig(StrictModel):
+    """Ranks and micro-batches of an FSDP2 learner."""
+
+    ranks: int = Field(1, ge=1)
+    """One process per device or core."""
+    threads: int = Field(1, ge=1)
+    """CPU threads per rank."""
+    gpus_per_rank: float = Field(0, ge=0)
+    """0 runs on CPU over gloo; 1 runs on a GPU over NCCL."""
+    tokens_per_microbatch: int = Field(6144, ge=1)
+    """Padded tokens; a longer sequence gets a micro-batch of its own."""
+    fsdp: FSDPConfig = FSDPConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()

@@ -1,0 +1,120 @@
+"""Containers in and out: parquet files, folders of shards, JSONL, `datasets.save_to_disk` folders -> raw rows.
+
+Knows nothing of what the columns mean: that is `rl.data.validate` (RL-172K) and `rl.data.layouts` (others').
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rl.errors import DataError
+
+BATCH_ROWS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class RawRow:
+    """A row as it stands in its file, or the reason why the file or line gave none."""
+
+    file: Path
+    row: int | None
+    """0-based; None when the whole file is meant."""
+    values: Mapping[str, Any]
+    error: str | None = None
+
+
+def iter_rows(path: str | Path, required: Sequence[str] = ()) -> Iterator[RawRow]:
+    """Every row below `path`, in order of file name and row; unreadable files and lines come as errors.
+
+    Raises:
+        DataError: the path does not exist, or is of no known kind.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path} does not exist; give a parquet or JSONL file, or a folder of them")
+    if path.is_dir() and (path / "dataset_dict.json").exists():
+        raise DataError(f"{path} holds several splits; give one of its folders, for instance {path / 'train'}")
+    if path.is_dir() and (path / "state.json").exists():
+        yield from _saved_dataset_rows(path, required)
+        return
+    for file in _data_files(path):
+        yield from _parquet_rows(file, required) if file.suffix == ".parquet" else _jsonl_rows(file)
+
+
+def _data_files(path: Path) -> list[Path]:
+    if path.is_file():
+        if path.suffix in (".parquet", ".jsonl"):
+            return [path]
+        raise DataError(f"{path} is of no known kind; known: .parquet, .jsonl, a folder of them, a saved dataset")
+    for suffix in ("parquet", "jsonl"):
+        files = sorted(path.glob(f"*.{suffix}"))
+        if files:
+            return files
+    raise DataError(f"{path} holds no .parquet or .jsonl file and is no saved dataset; give the folder of the shards")
+
+
+def _parquet_rows(file: Path, required: Sequence[str]) -> Iterator[RawRow]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        parquet = pq.ParquetFile(file)
+    except (pa.ArrowException, OSError) as exc:
+        yield RawRow(file, None, {}, f"not a readable parquet file ({exc})")
+        return
+    with parquet:
+        missing = [name for name in required if name not in parquet.schema_arrow.names]
+        if missing:
+            yield RawRow(file, None, {}, _missing_text(missing, parquet.schema_arrow.names))
+            return
+        number = 0
+        try:
+            for batch in parquet.iter_batches(batch_size=BATCH_ROWS):
+                for values in batch.to_pylist():
+                    yield RawRow(file, number, values)
+                    number += 1
+        except (pa.ArrowException, OSError) as exc:
+            yield RawRow(file, None, {}, f"can't be read beyond row {number} ({exc})")
+
+
+def _jsonl_rows(file: Path) -> Iterator[RawRow]:
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines):
+            if not line.strip():
+                continue
+            try:
+                values = json.loads(line)
+            except ValueError as exc:
+                yield RawRow(file, number, {}, f"not a line of JSON ({exc})")
+                continue
+            if isinstance(values, dict):
+                yield RawRow(file, number, values)
+            else:
+                yield RawRow(file, number, {}, f"holds a {type(values).__name__}, not a mapping of columns")
+
+
+def _saved_dataset_rows(path: Path, required: Sequence[str]) -> Iterator[RawRow]:
+    import datasets
+
+    try:
+        saved = datasets.load_from_disk(str(path))
+    except (OSError, ValueError, KeyError) as exc:
+        yield RawRow(path, None, {}, f"not a readable datasets folder ({exc})")
+        return
+    assert isinstance(saved, datasets.Dataset)
+    missing = [name for name in required if name not in saved.column_names]
+    if missing:
+        yield RawRow(path, None, {}, _missing_text(missing, saved.column_names))
+        return
+    stored = saved.with_format("arrow")  # images as stored, undecoded
+    for start in range(0, len(saved), BATCH_ROWS):
+        for offset, values in enumerate(stored[start : start + BATCH_ROWS].to_pylist()):
+            yield RawRow(path, start + offset, values)
+
+
+def _missing_text(missing: Sequence[str], present: Sequence[str]) -> str:
+    return f"missing columns: {', '.join(missing)}; present: {', '.join(present)}"

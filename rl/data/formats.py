@@ -1,0 +1,192 @@
+"""Datasets in and out: `read_samples`, `write_samples`, and `convert` between the layouts users arrive with."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from rl.data.containers import RawRow, iter_rows
+from rl.data.layouts import READERS, WRITERS
+from rl.data.schema import REQUIRED_COLUMNS, infer_schema, rows_to_table
+from rl.data.validate import BadRow, RowError, to_sample
+from rl.errors import DataError
+from rl.records import Sample
+
+OnBad = Literal["skip", "raise"]
+Layout = Literal["rl172k", "jsonl", "verl", "trl", "virl39k"]
+
+SHARD_ROWS = 50_000
+
+
+def read_samples(path: str | Path, *, on_bad: OnBad = "raise", report: list[BadRow] | None = None) -> list[Sample]:
+    """Read an RL-172K dataset: a parquet or JSONL file, a folder of shards, or a `datasets.save_to_disk` folder.
+
+    Args:
+        on_bad: `raise` stops at the first row that can't be used; `skip` leaves it out.
+        report: takes every `BadRow`, whichever `on_bad` is.
+    Raises:
+        DataError: no such dataset, or a bad row under `raise`; names file, row and reason.
+    """
+    return list(iter_samples(path, on_bad=on_bad, report=report))
+
+
+def iter_samples(
+    path: str | Path,
+    *,
+    on_bad: OnBad = "raise",
+    report: list[BadRow] | None = None,
+    layout: Layout = "rl172k",
+) -> Iterator[Sample]:
+    """As `read_samples`, one at a time, and from any layout."""
+    if on_bad not in ("skip", "raise"):
+        raise DataError(f"on_bad is {on_bad!r}; known: skip, raise")
+    translate = _reader(layout)
+    required = REQUIRED_COLUMNS if translate is None else ()
+    seen: set[str] = set()
+    for raw in iter_rows(path, required):
+        try:
+            sample = to_sample(raw if translate is None or raw.error else _translated(raw, translate))
+            if sample.id in seen:
+                raise RowError(f"duplicate id {sample.id!r}; ids name samples across a run, make them unique")
+        except RowError as exc:
+            bad = BadRow(str(raw.file), raw.row, str(exc))
+            if report is not None:
+                report.append(bad)
+            if on_bad == "raise":
+                raise DataError(f"{bad}; mend the row, or read with on_bad='skip'") from exc
+            continue
+        seen.add(sample.id)
+        yield sample
+
+
+def write_samples(samples: Sequence[Sample], path: str | Path, shard_rows: int = SHARD_ROWS) -> list[Path]:
+    """Write `.parquet`, `.jsonl` (images as base64), or a folder of parquet shards where `path` has no suffix.
+
+    Returns:
+        The files written, in order.
+    Raises:
+        DataError: another suffix, or carried-through columns of mixed types.
+    """
+    return write_rows([sample_to_row(sample) for sample in samples], Path(path), shard_rows)
+
+
+def sample_to_row(sample: Sample) -> dict[str, Any]:
+    """The row of the RL-172K layout; `read_samples` of it gives an equal sample."""
+    return {
+        "id": sample.id,
+        "problem": sample.problem,
+        "answer": list(sample.answers),
+        "images": [{"bytes": data, "path": None} for data in sample.images],
+        "problem_type": sample.problem_type,
+        "answer_type": sample.answer_type,
+        "source": sample.source,
+        "prompt_type": sample.prompt_type,
+        "format_guidance": sample.format_guidance,
+        **sample.extra,
+    }
+
+
+def convert(
+    src: str | Path,
+    dst: str | Path,
+    *,
+    read_as: Layout = "rl172k",
+    write_as: Layout = "rl172k",
+    on_bad: OnBad = "raise",
+    report: list[BadRow] | None = None,
+) -> int:
+    """Translate a dataset between layouts; the suffix of `dst` chooses the container, see `write_samples`.
+
+    Returns:
+        The number of rows written.
+    Raises:
+        DataError: unknown layout, one that is read only (virl39k), or a bad row under `on_bad="raise"`.
+    """
+    dst = Path(dst)
+    if write_as == "jsonl" and dst.suffix != ".jsonl":
+        raise DataError(f"{dst} is to be JSONL; give it the suffix .jsonl")
+    if write_as in ("rl172k", "jsonl"):
+        write_row: Callable[[Sample], dict[str, Any]] = sample_to_row
+    elif write_as in WRITERS:
+        write_row = WRITERS[write_as]
+    else:
+        raise DataError(f"can't write layout {write_as!r}; known: rl172k, jsonl, {', '.join(WRITERS)}")
+    rows = [write_row(sample) for sample in iter_samples(src, on_bad=on_bad, report=report, layout=read_as)]
+    write_rows(rows, dst)
+    return len(rows)
+
+
+def write_rows(rows: Sequence[Mapping[str, Any]], path: Path, shard_rows: int = SHARD_ROWS) -> list[Path]:
+    """Rows of any layout to the container that the suffix of `path` names."""
+    assert shard_rows > 0
+    if path.suffix == ".jsonl":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = "".join(json.dumps(_json_ready(row), ensure_ascii=False) + "\n" for row in rows)
+        _replace(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+        return [path]
+    if path.suffix not in ("", ".parquet"):
+        raise DataError(f"{path}: can't write {path.suffix!r}; use .parquet, .jsonl, or a folder for parquet shards")
+    shards = 1 if path.suffix else max(1, -(-len(rows) // shard_rows))
+    if path.suffix:
+        shard_rows, targets = max(1, len(rows)), [path]
+    else:
+        for stale in path.glob("data-*-of-*.parquet"):
+            stale.unlink()
+        targets = [path / f"data-{i:05d}-of-{shards:05d}.parquet" for i in range(shards)]
+    schema = _schema_of(rows)
+    for i, target in enumerate(targets):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = rows[i * shard_rows : (i + 1) * shard_rows]
+        _replace(target, partial(_write_parquet, part, schema))
+    return targets
+
+
+def _reader(layout: str) -> Callable[[RawRow], dict[str, Any]] | None:
+    if layout in ("rl172k", "jsonl"):
+        return None
+    if layout not in READERS:
+        raise DataError(f"unknown layout {layout!r}; known: rl172k, jsonl, {', '.join(READERS)}")
+    return READERS[layout]
+
+
+def _translated(raw: RawRow, translate: Callable[[RawRow], dict[str, Any]]) -> RawRow:
+    return RawRow(raw.file, raw.row, translate(raw))
+
+
+def _schema_of(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """The layout's schema where the rows are of it; otherwise arrow's own reading of the values."""
+    import pyarrow as pa
+
+    from rl.data.schema import CORE_COLUMNS, with_feature_metadata
+
+    if not rows or "problem" in rows[0]:
+        return infer_schema({k: v for k, v in row.items() if k not in CORE_COLUMNS} for row in rows)
+    return with_feature_metadata(pa.Table.from_pylist([dict(row) for row in rows]).schema)
+
+
+def _write_parquet(rows: Sequence[Mapping[str, Any]], schema: Any, path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    pq.write_table(rows_to_table(rows, schema), path)
+
+
+def _replace(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write beside the target and rename: a reader never meets half a file."""
+    beside = path.with_name(path.name + ".partial")
+    write(beside)
+    os.replace(beside, path)
+
+
+def _json_ready(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        if set(value) == {"bytes", "path"} and value["bytes"] is not None:
+            return base64.b64encode(value["bytes"]).decode("ascii")
+        return {key: _json_ready(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json_ready(item) for item in value]
+    return value

@@ -1,0 +1,82 @@
+"""Encoded image files to the pixels that engine and learner both see, and the digest that proves it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from rl.errors import DataError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+"""Formats that are opened; others (EPS, PDF, ...) would run foreign interpreters on data from outside."""
+
+BOMB_PIXELS = 128 * 1024 * 1024
+"""A small file may unpack to more than the memory holds; 128 Mpx decode to 384 MiB."""
+
+
+def decode_image(data: bytes, max_pixels: int) -> np.ndarray:
+    """Decode, turn by EXIF, lay transparency over white and scale down to `max_pixels`.
+
+    Returns:
+        uint8 [H, W, 3] RGB with H * W <= max_pixels; the aspect is kept to within a pixel, nothing is scaled up.
+    Raises:
+        DataError: broken bytes, a format that is not opened, or more than `BOMB_PIXELS` pixels.
+    """
+    assert max_pixels > 0
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the bound below is stricter than PIL's
+            with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+                if opened.width * opened.height > BOMB_PIXELS:
+                    raise DataError(
+                        f"image of {opened.width} x {opened.height} pixels is over the bound of {BOMB_PIXELS} pixels; "
+                        "scale it down before it enters a dataset"
+                    )
+                opened.load()
+                image = _flatten(ImageOps.exif_transpose(opened))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as exc:
+        if isinstance(exc, DataError):
+            raise
+        raise DataError(f"image of {len(data)} bytes can't be decoded: {exc}; known formats: {FORMATS}") from exc
+    width, height = capped_size(image.width, image.height, max_pixels)
+    if (width, height) != image.size:
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    return np.ascontiguousarray(np.asarray(image, dtype=np.uint8))
+
+
+def capped_size(width: int, height: int, max_pixels: int) -> tuple[int, int]:
+    """The size after scaling down to at most `max_pixels`, each side at least 1.
+
+    Example: 1024 x 256 under 65536 pixels: factor sqrt(65536 / 262144) = 0.5, so 512 x 128.
+    """
+    if width * height <= max_pixels:
+        return width, height
+    factor = math.sqrt(max_pixels / (width * height))
+    new_width = min(max(1, math.floor(width * factor + 1e-9)), max_pixels)
+    new_height = max(1, min(math.floor(height * factor + 1e-9), max_pixels // new_width))
+    return min(new_width, max_pixels // new_height), new_height
+
+
+def image_digest(pixels: np.ndarray) -> str:
+    """sha256 (hex) over the shape and the bytes of uint8 pixels; equal digests mean equal images."""
+    assert pixels.dtype == np.uint8, pixels.dtype
+    digest = hashlib.sha256(str(tuple(pixels.shape)).encode())
+    digest.update(np.ascontiguousarray(pixels).tobytes())
+    return digest.hexdigest()
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    """RGB, transparent parts white; 16-bit greys are brought to 8 bits instead of being cut off at 255."""
+    if image.mode in ("I", "I;16", "I;16B", "I;16L"):
+        grey = np.clip(np.asarray(image, dtype=np.int64) >> 8, 0, 255).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,138 @@
+"""Evaluation: k completions per sample with fixed seeds, scored; mean@k and unbiased Pass@k per task."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rl.algo.passk import pass_at_k
+from rl.cluster import RewardClient, RolloutPool
+from rl.config.rollout import SamplingConfig
+from rl.metrics.console import progress
+from rl.records import GroupMeta
+from rl.rollout.worker import PromptTask
+
+RIGHT = 0.5
+"""A completion is right when its reward reaches this: all of 0/1 verifiers, and boxes at the usual IoU of 0.5."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """The scored attempts at one sample."""
+
+    meta: GroupMeta
+    rewards: tuple[float | None, ...]
+    statuses: tuple[str, ...]
+    scoring: Any
+    """Ray reference to the `ScoringTask`, which holds the texts."""
+
+    @property
+    def valid(self) -> int:
+        return sum(reward is not None for reward in self.rewards)
+
+    @property
+    def right(self) -> int:
+        return sum(reward is not None and reward >= RIGHT for reward in self.rewards)
+
+
+def attempt_seed(seed: int, sample_id: str) -> int:
+    """Seed of a sample's first attempt, the same wherever and whenever it is made; attempt i takes seed + i."""
+    digest = hashlib.sha256(f"{seed}|{sample_id}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") % (1 << 30)
+
+
+async def attempt_all(
+    pool: RolloutPool,
+    rewards: RewardClient,
+    dataset: str,
+    ids: Sequence[str],
+    k: int,
+    sampling: SamplingConfig,
+    seed: int,
+    label: str,
+) -> list[Attempts]:
+    """`k` scored completions of each sample, in the order of `ids`."""
+    concurrency = asyncio.Semaphore(
+        max(1, 2 * pool.config.workers * pool.config.engine.max_num_seqs // k)
+    )
+    with progress(label, len(ids)) as bar:
+
+        async def one(index: int, sample_id: str) -> Attempts:
+            async with concurrency:
+                task = PromptTask(index, dataset, sample_id, k, attempt_seed(seed, sample_id), sampling, tag=label)
+                meta, scoring, _ = await pool.generate(task)
+                values, statuses = await rewards.score(scoring)
+            bar.advance()
+            return Attempts(meta, values, statuses, scoring)
+
+        return list(await asyncio.gather(*(one(index, sample_id) for index, sample_id in enumerate(ids))))
+
+
+def summarise(attempts: Sequence[Attempts], k: int) -> dict[str, Any]:
+    """`mean_at_k` and `pass_at_k` overall (mean over samples) and per source; samples without a valid reward are left out.
+
+    `failed_rewards` counts completions whose grader failed: they are in no mean.
+    """
+    by_source: dict[str, list[Attempts]] = {}
+    for attempt in attempts:
+        by_source.setdefault(attempt.meta.source, []).append(attempt)
+    return {
+        **_scores(attempts, k),
+        "tasks": {source: _scores(rows, k) | _lengths(rows) for source, rows in sorted(by_source.items())},
+        "failed_rewards": sum(len(attempt.rewards) - attempt.valid for attempt in attempts),
+    }
+
+
+def _scores(attempts: Sequence[Attempts], k: int) -> dict[str, float]:
+    rows = [attempt for attempt in attempts if attempt.valid]
+    if not rows:
+        return {f"mean_at_{k}": math.nan, f"pass_at_{k}": math.nan}
+    mean = math.fsum(row.right / row.valid for row in rows) / len(rows)
+    passed = math.fsum(pass_at_k(row.valid, row.right, min(k, row.valid)) for row in rows) / len(rows)
+    return {f"mean_at_{k}": mean, f"pass_at_{k}": passed}
+
+
+def _lengths(attempts: Sequence[Attempts]) -> dict[str, float]:
+    lengths = [length for attempt in attempts for length in attempt.meta.lengths]
+    return {"count": len(attempts), "length_mean": sum(lengths) / len(lengths)}
+
+
+async def examples(pool: RolloutPool, dataset: str, attempts: Sequence[Attempts], count: int) -> list[dict[str, Any]]:
+    """Samples with their completions for the report, spread over the sources; the same ones for the same dataset."""
+    by_source: dict[str, list[Attempts]] = {}
+    for attempt in attempts:
+        by_source.setdefault(attempt.meta.source, []).append(attempt)
+    rounds = [row for rank in range(count) for rows in by_source.values() for row in rows[rank : rank + 1]]
+    result = []
+    for attempt in rounds[:count]:
+        shown = await pool.actors[0].example.remote(dataset, attempt.meta.sample_id)
+        scoring = await attempt.scoring
+        result.append(
+            {"id": attempt.meta.sample_id, "source": attempt.meta.source}
+            | shown
+            | {"completions": list(scoring.texts), "rewards": list(attempt.rewards)}
+        )
+    return result
+
+
+async def evaluate(
+    pool: RolloutPool,
+    rewards: RewardClient,
+    dataset: str,
+    ids: Sequence[str],
+    *,
+    k: int,
+    sampling: SamplingConfig,
+    seed: int,
+    step: int,
+    example_count: int,
+) -> dict[str, Any]:
+    """One evaluation as `rl.metrics.files` describes it."""
+    attempts = await attempt_all(pool, rewards, dataset, ids, k, sampling, seed, f"eval at step {step}")
+    head = {"step": step, "k": k, "temperature": sampling.temperature, "seed": seed}
+    shown = await examples(pool, dataset, attempts, example_count)
+    return head | summarise(attempts, k) | {"examples": shown}

@@ -1,0 +1,183 @@
+"""One rank of the RL learner: an FSDP2 policy, its optimiser, and the step that turns groups into a new version.
+
+Created as a Ray actor by `rl.learner.group`. All ranks get the same calls at the same time, because every public
+method below holds collectives.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rl.algo.losses import LOSSES, LossInputs
+from rl.batch.plan import UpdateShare
+from rl.batch.sequences import ImageTable, MicroBatch, collate, split_by_tokens
+from rl.config.train import TrainConfig
+from rl.learner import checkpoint
+from rl.learner.export import checkpoint_tensors, export_hf
+from rl.learner.fsdp import all_reduce_sum, close_ranks, free_port, init_ranks, make_optimizer, shard
+from rl.learner.samples import RolloutSample, advantages_of, behaviour_of, rollout_samples
+from rl.learner.step import optimizer_step
+from rl.models.encoder import PromptEncoder
+from rl.models.policy import TokenScores, load_policy
+from rl.records import Group, WeightBundle
+from rl.sync.bundle import pack
+
+
+class LearnerRank:
+    """See the module docstring."""
+
+    def __init__(self, rank: int, config: TrainConfig) -> None:
+        self.rank, self.config = rank, config
+        self.version = 0
+        self._probe: list[RolloutSample] = []
+        self._probe_images = ImageTable()
+
+    def address(self) -> tuple[str, int]:
+        """Where rank 0 lets the others meet."""
+        import ray
+
+        return ray.util.get_node_ip_address(), free_port()
+
+    def start(self, address: str, port: int) -> str:
+        """Join the group, load and shard the model; returns the host's name."""
+        config = self.config
+        self.device = init_ranks(self.rank, config.learner.ranks, address, port, config.learner)
+        torch.manual_seed(config.seed)
+        self.policy = load_policy(config.model)
+        self.encoder = PromptEncoder(config.model, config.data.prompts)
+        shard(self.policy, config.learner.fsdp, self.device)
+        total = config.steps * config.algo.updates_per_step
+        self.optimizer, self.schedule = make_optimizer(self.policy, config.learner.optimizer, total)
+        return socket.gethostname()
+
+    def publish(self) -> WeightBundle | None:
+        """The current weights, gathered; None on ranks other than 0."""
+        tensors = checkpoint_tensors(self.policy)
+        return pack(tensors, self.version) if self.rank == 0 else None
+
+    def set_probe(self, groups: list[Group]) -> np.ndarray | None:
+        """Keep fixed sequences; returns their logprobs under the current weights."""
+        for group in groups:
+            advantages = [0.0] * len(group.rollouts)
+            self._probe += rollout_samples(group, advantages, self.policy, self.encoder, self._probe_images)
+        return self._probe_logprobs()
+
+    def train(self, updates: list[UpdateShare]) -> tuple[dict[str, float], WeightBundle | None, np.ndarray | None]:
+        """One step: its updates, then the new version. Returns metrics, the weights and the probe's logprobs.
+
+        Weights and logprobs are None on ranks other than 0; the metrics are the same on all.
+        """
+        import ray
+
+        started = time.time()
+        images = ImageTable()
+        samples: list[list[RolloutSample]] = []
+        for share in updates:
+            groups: list[Group] = ray.get([group.payload for group in share.groups])
+            samples.append([])
+            for group, part in zip(groups, share.groups, strict=True):
+                samples[-1] += rollout_samples(group, part.advantages, self.policy, self.encoder, images)
+        batches = [self._micro_batches(part, images) for part in samples]
+        # Before the first update the current policy is the proximal one, so only later updates need it recomputed.
+        proximal = [None, *(self._proximal(part) for part in batches[1:])]
+        sums: Counter[str] = Counter()
+        for i, share in enumerate(updates):
+            sums.update(self._update(samples[i], batches[i], proximal[i], share.sequences))
+        self.version += 1
+        metrics = self._metrics(sums, len(updates))
+        staging = time.time()
+        bundle = self.publish()
+        metrics["sync/stage_s"] = time.time() - staging
+        logprobs = self._probe_logprobs()
+        metrics |= {"time/train_start": started, "time/train_end": time.time()}
+        return metrics, bundle, logprobs
+
+    def save(self, folder: str) -> None:
+        """Learner state (DCP) and a Hugging Face export below `folder`."""
+        checkpoint.save(Path(folder) / "learner", self.policy, self.optimizer, self.schedule, self.version)
+        export_hf(self.policy, self.config.model, Path(folder) / "hf")
+
+    def load(self, folder: str) -> int:
+        """Restore the learner's state; returns its version."""
+        self.version = checkpoint.load(Path(folder) / "learner", self.policy, self.optimizer, self.schedule)
+        return self.version
+
+    def close(self) -> None:
+        close_ranks()
+
+    def _micro_batches(self, samples: list[RolloutSample], images: ImageTable) -> list[MicroBatch]:
+        tokens = [sample.tokens for sample in samples]
+        parts = split_by_tokens([t.length for t in tokens], self.config.learner.tokens_per_microbatch)
+        return [collate(tokens, part, self.encoder.pad_id, images).to(self.device) for part in parts]
+
+    @torch.no_grad()
+    def _proximal(self, batches: list[MicroBatch]) -> list[torch.Tensor]:
+        temperature = self.config.rollout.sampling.temperature
+        return [self.policy(batch, temperature, sampled=True).logprobs for batch in batches]
+
+    def _update(
+        self,
+        samples: list[RolloutSample],
+        batches: list[MicroBatch],
+        proximal: list[torch.Tensor] | None,
+        sequences: int,
+    ) -> Counter[str]:
+        config = self.config
+        loss_of = LOSSES[config.algo.loss.name]
+        sums: Counter[str] = Counter()
+
+        def loss_fn(batch: MicroBatch, scores: TokenScores) -> torch.Tensor:
+            position = next(i for i, candidate in enumerate(batches) if candidate is batch)
+            inputs = LossInputs(
+                current=scores.logprobs,
+                proximal=scores.logprobs.detach() if proximal is None else proximal[position],
+                behaviour=behaviour_of(samples, batch),
+                advantages=advantages_of(samples, batch),
+                sequence=batch.sequence,
+                sequences=len(batch.index),
+            )
+            output = loss_of(inputs, config.algo.loss, float(sequences))
+            sums.update(output.sums)
+            sums["entropy"] += float(scores.entropy.sum())
+            return output.loss
+
+        loss, norm = optimizer_step(
+            self.policy,
+            self.optimizer,
+            self.schedule,
+            batches,
+            loss_fn,
+            config.learner.optimizer.clip_norm,
+            config.rollout.sampling.temperature,
+            sampled=True,
+        )
+        sums["loss"] += loss
+        sums["grad_norm"] += norm / config.learner.ranks  # the norm is global already; the sum over ranks restores it
+        sums["tokens/computed"] += sum(int(batch.attention_mask.sum()) for batch in batches)
+        return sums
+
+    def _metrics(self, sums: Counter[str], updates: int) -> dict[str, float]:
+        total = all_reduce_sum({key: float(value) for key, value in sums.items()}, self.device)
+        tokens = total.pop("tokens")
+        per_update = {key: total.pop(key) / updates for key in ("loss", "grad_norm")}
+        computed = total.pop("tokens/computed")
+        metrics = {key: value / tokens for key, value in total.items()}
+        lr = self.schedule.get_last_lr()[0]
+        return metrics | per_update | {"tokens/trained": tokens, "tokens/computed": computed, "lr": lr}
+
+    @torch.no_grad()
+    def _probe_logprobs(self) -> np.ndarray | None:
+        """float32: logprobs of all probe tokens, group after group, at temperature 1 over the whole vocabulary."""
+        if not self._probe:
+            return None
+        tokens = [sample.tokens for sample in self._probe]
+        pad_id, images = self.encoder.pad_id, self._probe_images
+        # One sequence at a time keeps the order and needs no padding; the probe is a handful of short sequences.
+        batches = [collate(tokens, [i], pad_id, images).to(self.device) for i in range(len(tokens))]
+        return torch.cat([self.policy(batch).logprobs for batch in batches]).cpu().numpy()

@@ -1,0 +1,72 @@
+"""From groups as the rollout workers sent them to training samples with their per-token numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from rl.batch.sequences import ImageTable, MicroBatch, TrainingSample
+from rl.data.images import image_digest
+from rl.errors import DataError
+from rl.models.encoder import PromptEncoder
+from rl.models.policy import Policy, extend_positions, prompt_positions
+from rl.records import Group
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutSample:
+    """A completion to learn from."""
+
+    tokens: TrainingSample
+    behaviour: np.ndarray
+    """float32 [R]"""
+    advantage: float
+
+
+def rollout_samples(
+    group: Group, advantages: Sequence[float | None], policy: Policy, encoder: PromptEncoder, images: ImageTable
+) -> list[RolloutSample]:
+    """The group's completions that have an advantage. Nothing is tokenised: ids come from the engine.
+
+    Raises:
+        DataError: pixels that are not those the engine was fed, or placeholders that do not match them.
+    """
+    for digest, pixels in zip(group.image_digests, group.images, strict=True):
+        if image_digest(pixels) != digest:
+            raise DataError(
+                f"group {group.uid} ({group.sample_id}): the pixels that reached the learner are not those that the "
+                "engine saw; training on them would be image-blind"
+            )
+        if digest not in images:
+            images.add(digest, *encoder.process_images([pixels])[0])
+    prompt = group.prompt_ids.astype(np.int64)
+    positions = prompt_positions(policy.model, prompt, [images.grid(digest) for digest in group.image_digests])
+    samples = []
+    for rollout, advantage in zip(group.rollouts, advantages, strict=True):
+        if advantage is None:
+            continue
+        count = len(rollout.token_ids)
+        tokens = TrainingSample(
+            input_ids=np.concatenate([prompt, rollout.token_ids.astype(np.int64)]),
+            prompt_length=len(prompt),
+            position_ids=extend_positions(positions, count),
+            trained=np.ones(count, dtype=bool),
+            image_keys=group.image_digests,
+        )
+        samples.append(RolloutSample(tokens, rollout.logprobs, advantage))
+    return samples
+
+
+def behaviour_of(samples: Sequence[RolloutSample], batch: MicroBatch) -> torch.Tensor:
+    """float32 [N] behaviour logprobs in the batch's token order."""
+    values = np.concatenate([samples[i].behaviour for i in batch.index])
+    return torch.from_numpy(values).to(batch.sequence.device)
+
+
+def advantages_of(samples: Sequence[RolloutSample], batch: MicroBatch) -> torch.Tensor:
+    """float32 [N]: each sequence's advantage on all its tokens."""
+    per_sequence = torch.tensor([samples[i].advantage for i in batch.index], dtype=torch.float32)
+    return per_sequence.to(batch.sequence.device)[batch.sequence]

@@ -1,0 +1,259 @@
+"""The asynchronous loop: three coroutines over slots, finished groups and versions.
+
+    prompts -> _admit: waits for a slot ............... unblocked by a release
+                 |  starts one
+                 v
+               _rollout: worker -> rewards -> filter .. a filtered or failed group releases its slot
+                 |  puts a scored group
+                 v
+               _train: waits for B fresh groups ....... unblocked by a put
+                 |  learner step -> version v + 1
+                 v
+               _push: every engine swaps weights ...... releases B slots, then probes the engines
+
+With S > 0 the push of one step overlaps the next learner step; with S = 0 it can't, because no group can be admitted
+before the push has released its slots. The loop handles ids, versions, lengths, rewards and references only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Coroutine
+from typing import Any
+
+from rl.algo.advantages import batch_advantages
+from rl.algo.filters import filter_reason
+from rl.batch.plan import plan_updates
+from rl.buffer import StalenessBuffer
+from rl.cluster import LearnerGroup, RewardClient, RolloutPool, describe_failure
+from rl.config.train import TrainConfig
+from rl.data.store import OrderedPrompts
+from rl.errors import DataError, DivergenceError, EngineError, StarvationError, SyncError
+from rl.eval.runner import attempt_seed
+from rl.ledger import Admission, Ledger
+from rl.metrics.window import StepWindow
+from rl.records import ScoredGroup
+from rl.rollout.worker import PromptTask
+from rl.run_io import RunIO
+
+_FAILURES_IN_A_ROW = 3
+_FILTERED_IN_A_ROW = 50
+"""Capacities' worth of groups that may fail, or be filtered, one after another before the run is called starved."""
+
+
+class Loop:
+    """State of a run between steps. `run` trains until `config.steps`; everything else is its parts."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        pool: RolloutPool,
+        rewards: RewardClient,
+        learner: LearnerGroup,
+        prompts: OrderedPrompts,
+        ledger: Ledger,
+        io: RunIO,
+        version: int = 0,
+        pending: tuple[Admission, ...] = (),
+    ) -> None:
+        self.config, self.pool, self.rewards, self.learner = config, pool, rewards, learner
+        self.prompts, self.ledger, self.io = prompts, ledger, io
+        self.version = version
+        self.buffer = StalenessBuffer(config.algo.prompts_per_step, config.algo.max_staleness)
+        self.window = StepWindow()
+        self._pending = deque(pending)
+        self._requeued: deque[str] = deque()
+        self._failures = 0
+        self._filtered = 0
+        self._progress = time.monotonic()
+        self._push: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Train to the last step.
+
+        Raises:
+            StarvationError: no progress is possible, or none was made for `stall_timeout_s`.
+            DivergenceError: non-finite numbers, or engine and learner disagree after a push.
+            SyncError, EngineError: a part of the system failed.
+        """
+        main = [self._spawn(self._admit()), self._spawn(self._train()), self._spawn(self._watch())]
+        try:
+            while not main[1].done():
+                done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    self._tasks.discard(task)
+                    if task.exception() is not None:
+                        raise describe_failure(task.exception()) from task.exception()  # type: ignore[arg-type]
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # ---- admission and rollout ------------------------------------------------------------------------------------
+
+    async def _admit(self) -> None:
+        while True:
+            await self.buffer.admit()
+            self._spawn(self._rollout(self._next_admission()))
+
+    def _next_admission(self) -> Admission:
+        if self._pending:
+            return self._pending.popleft()
+        sample_id = self._requeued.popleft() if self._requeued else next(self.prompts).sample_id
+        return self.ledger.admit(sample_id, self.version)
+
+    async def _rollout(self, admission: Admission) -> None:
+        config = self.config
+        task = PromptTask(
+            uid=admission.uid,
+            dataset=config.data.train,
+            sample_id=admission.sample_id,
+            n=config.algo.group_size,
+            seed=attempt_seed(config.seed, f"{admission.uid}|{admission.sample_id}"),
+            sampling=config.rollout.sampling,
+        )
+        try:
+            meta, scoring, payload = await self.pool.generate(task)
+            values, statuses = await self.rewards.score(scoring)
+        except Exception as exc:
+            cause = describe_failure(exc)
+            if not isinstance(cause, DataError | EngineError) or "died" in str(cause) or "not running" in str(cause):
+                raise
+            await self._fail(admission, cause)
+            return
+        group = ScoredGroup(meta, payload, values, statuses)
+        self.window.finished(group)
+        self._progress = time.monotonic()
+        reason = filter_reason(values, config.algo.min_valid_rewards)
+        if reason == "too_few_rewards":
+            failed = next((status for status in statuses if status not in ("ok", "no_answer")), "no rewards")
+            await self._fail(admission, EngineError(f"reward: {failed}"))
+        elif reason is not None:
+            await self._filter(admission, reason)
+        else:
+            self._failures = self._filtered = 0
+            await self.buffer.put(group)
+
+    async def _filter(self, admission: Admission, reason: str) -> None:
+        self.ledger.close(admission.uid, "filtered", reason, self.version)
+        self._failures = 0
+        self._filtered += 1
+        if self._filtered > _FILTERED_IN_A_ROW * self.buffer.capacity:
+            raise StarvationError(
+                f"{self._filtered} groups in a row had equal rewards (the last: {reason}), so nothing can be learned; "
+                "choose easier or harder prompts (`rl curate`), or a larger algo.group_size"
+            )
+        await self.buffer.release()
+
+    async def _fail(self, admission: Admission, cause: BaseException) -> None:
+        self.ledger.close(admission.uid, "failed", str(cause).splitlines()[0][:200], self.version)
+        self._failures += 1
+        if self._failures > _FAILURES_IN_A_ROW * self.buffer.capacity:
+            raise StarvationError(f"{self._failures} prompts in a row failed; the last one: {cause}")
+        await self.buffer.release()
+
+    # ---- training and publishing ----------------------------------------------------------------------------------
+
+    async def _train(self) -> None:
+        while self.version < self.config.steps:
+            waiting = time.time()
+            batch = await self._batch()
+            taken = time.time()
+            step = self.version + 1
+            row = self.window.drain() | self.window.of_batch(batch, self.version)
+            advantages = batch_advantages([group.rewards for group in batch], self.config.algo.advantages)
+            shares = plan_updates(batch, advantages, self.config.learner.ranks, self.config.algo.updates_per_step)
+            metrics, bundle, probe = await self.learner.train(shares)
+            for group in batch:
+                self.ledger.close(group.meta.uid, "trained", step=step)
+            self.version = step
+            self._progress = time.monotonic()
+            start, end = metrics.pop("time/train_start"), metrics.pop("time/train_end")
+            self.io.timeline("learner", "wait", waiting, taken, step)
+            self.io.timeline("learner", "train", start, end, step)
+            row |= metrics | {"time/learner_wait_s": taken - waiting, "time/learner_busy_s": end - start}
+            if self._push is not None:
+                await self._push
+            self._push = self._spawn(self._publish(step, bundle, probe, row, len(batch)))
+            await self._at_step_end(step)
+        if self._push is not None:
+            await self._push
+
+    async def _batch(self) -> list[ScoredGroup]:
+        while True:
+            batch, stale = await self.buffer.take(self.version)
+            for group in stale:
+                self.ledger.close(group.meta.uid, "stale", f"older than {self.buffer.max_staleness} versions", self.version)
+                self._requeued.append(group.meta.sample_id)
+                await self.buffer.release()
+            if batch:
+                return batch
+
+    async def _publish(self, step: int, bundle: Any, probe: Any, row: dict[str, Any], slots: int) -> None:
+        started = time.time()
+        try:
+            times = await self.pool.each("update_weights", bundle)
+        except Exception as exc:
+            cause = describe_failure(exc)
+            raise cause if isinstance(cause, SyncError) else SyncError(f"push of version {step}: {cause}") from exc
+        pushed = time.time()
+        await self.buffer.release(slots)
+        self.io.timeline("sync", "push", started, pushed, step)
+        row["sync/push_s"] = pushed - started
+        row["sync/pause_s"] = max(t.pause_s for t in times)
+        row["sync/apply_s"] = max(t.apply_s for t in times)
+        if probe is not None:
+            row |= await self._probe(step, probe)
+        row |= self.io.rollout_activity(await self.pool.each("busy"), self.pool.names, step)
+        self.io.step(step, row, self.ledger)
+
+    async def _probe(self, step: int, learner: Any) -> dict[str, float]:
+        results = await self.pool.each("probe", learner)
+        versions = {version for *_, version in results}
+        if versions != {step}:
+            raise SyncError(f"after the push of version {step} the engines serve {sorted(versions)}")
+        mean, largest = max(r[0] for r in results), max(r[1] for r in results)
+        limit = self.config.probe.threshold
+        if not mean <= limit:
+            raise DivergenceError(
+                f"after the push of version {step} engine and learner differ by {mean:.3g} nats a token on the probe "
+                f"(limit {limit:g}): the engine does not run the learner's weights; check dtypes, or raise "
+                "probe.threshold if the engine computes in a lower precision"
+            )
+        return {"probe/logprob_delta_mean": mean, "probe/logprob_delta_max": largest, "probe/threshold": limit}
+
+    async def _at_step_end(self, step: int) -> None:
+        """Evaluations and checkpoints that are due; both need the push to have arrived."""
+        every, last = self.config.evaluation.every, step == self.config.steps
+        evaluate = every is not None and step % every == 0 and not last
+        save = self.config.checkpoint.every is not None and step % self.config.checkpoint.every == 0 and not last
+        if not (evaluate or save):
+            return
+        assert self._push is not None
+        await self._push
+        if evaluate:
+            await self.io.evaluate(self.pool, self.rewards, step)
+        if save:
+            await self.io.checkpoint(step, self.learner, self.prompts, self.ledger)
+
+    # ---- watching -------------------------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        limit = self.config.stall_timeout_s
+        while True:
+            await asyncio.sleep(min(5.0, limit / 4))
+            idle = time.monotonic() - self._progress
+            if idle > limit:
+                raise StarvationError(
+                    f"nothing finished for {idle:.0f} s at version {self.version}: {self.buffer.used} of "
+                    f"{self.buffer.capacity} slots in use, {self.buffer.ready} groups ready of "
+                    f"{self.buffer.groups_per_step} needed, fates {self.ledger.reasons()}"
+                )
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        return task

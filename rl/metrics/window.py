@@ -1,0 +1,60 @@
+"""Numbers of the groups that finished between two steps, and of the batch a step trains on."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from rl.records import ScoredGroup
+
+RIGHT = 0.5
+"""Reward from which a completion counts as right."""
+
+
+class StepWindow:
+    """Collects finished groups, trained or not: means over trained groups alone would hide what the filter drops."""
+
+    def __init__(self) -> None:
+        self._groups: list[ScoredGroup] = []
+
+    def finished(self, group: ScoredGroup) -> None:
+        self._groups.append(group)
+
+    def drain(self) -> dict[str, float]:
+        """Rewards, accuracies and lengths since the last call."""
+        groups, self._groups = self._groups, []
+        if not groups:
+            return {}
+        rewards: dict[str, list[float]] = defaultdict(list)
+        for group in groups:
+            rewards[group.meta.source] += [reward for reward in group.rewards if reward is not None]
+        lengths = [length for group in groups for length in group.meta.lengths]
+        cut = sum(reason == "length" for group in groups for reason in group.meta.finish_reasons)
+        row = {
+            "response/length_mean": sum(lengths) / len(lengths),
+            "response/length_max": float(max(lengths)),
+            "response/truncated_fraction": cut / len(lengths),
+            "groups/finished": float(len(groups)),
+        }
+        every = [reward for values in rewards.values() for reward in values]
+        if every:
+            row["reward/mean"] = sum(every) / len(every)
+        for source, values in rewards.items():
+            if values:
+                row[f"reward/{source}"] = sum(values) / len(values)
+                row[f"accuracy/{source}"] = sum(value >= RIGHT for value in values) / len(values)
+        failed = sum(reward is None for group in groups for reward in group.rewards)
+        return row | {"reward/failed_graders": float(failed)}
+
+    @staticmethod
+    def of_batch(batch: Sequence[ScoredGroup], version: int) -> dict[str, Any]:
+        """Ages, in versions, of the groups that the step from `version` trains on."""
+        ages = [version - group.meta.oldest_version for group in batch]
+        spans = sum(group.meta.newest_version > group.meta.oldest_version for group in batch)
+        return {
+            "staleness/mean": sum(ages) / len(ages),
+            "staleness/max": float(max(ages)),
+            "staleness/hist": {str(age): count for age, count in sorted(Counter(ages).items())},
+            "staleness/groups_over_swaps": float(spans),
+        }

@@ -1,0 +1,87 @@
+"""From a sample to token ids and pixels: the one place where text is tokenised and images are prepared.
+
+Rollout workers send the unexpanded ids and the decoded images to the engine; the learner runs the same image processor
+on the same pixels. After sampling nothing is tokenised again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rl.config.data import PromptConfig
+from rl.data.images import decode_image, image_digest
+from rl.data.prompts import render_prompt
+from rl.errors import DataError
+from rl.records import Sample
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    """A prompt as the engine takes it."""
+
+    token_ids: tuple[int, ...]
+    """One placeholder per image, not expanded."""
+    images: tuple[np.ndarray, ...]
+    """uint8 [H, W, 3] each."""
+    digests: tuple[str, ...]
+
+
+class PromptEncoder:
+    """Tokenizer and image processor of one model folder, with the prompt templates of a run."""
+
+    def __init__(self, model_path: str | Path, prompts: PromptConfig) -> None:
+        from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
+
+        self.prompts = prompts
+        self.config = AutoConfig.from_pretrained(model_path)
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(model_path)
+        self.has_vision = hasattr(self.config, "vision_config")
+        self.image_processor: Any = AutoImageProcessor.from_pretrained(model_path) if self.has_vision else None
+        self.pad_id: int = self.tokenizer.pad_token_id or 0
+        self.eos_id: int = self.tokenizer.eos_token_id
+
+    def encode(self, sample: Sample) -> EncodedPrompt:
+        """Raises DataError when the sample has images and the model is text-only, or a placeholder is lost."""
+        if sample.images and not self.has_vision:
+            raise DataError(f"sample {sample.id} has images and the model is text-only; use a vision-language model")
+        placeholder = "<|vision_start|><|image_pad|><|vision_end|>" if self.has_vision else ""
+        text = render_prompt(sample, self.prompts, placeholder, tokenizer=self.tokenizer)
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if self.has_vision:
+            count = sum(token == self.config.image_token_id for token in ids)
+            if count != len(sample.images):
+                raise DataError(
+                    f"sample {sample.id}: the prompt has {count} image placeholders for {len(sample.images)} images"
+                )
+        images = tuple(decode_image(data, self.prompts.max_pixels) for data in sample.images)
+        return EncodedPrompt(tuple(ids), images, tuple(image_digest(image) for image in images))
+
+    def process_images(self, images: Sequence[np.ndarray]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Per image: pixel_values float32 [patches, patch_dim] and the patch grid int64 [3]."""
+        if not images:
+            return []
+        output = self.image_processor(images=list(images), return_tensors="pt")
+        grids = output["image_grid_thw"]
+        parts = output["pixel_values"].split([int(n) for n in grids.prod(-1)])
+        return list(zip((part.clone() for part in parts), grids, strict=True))
+
+    def expand(self, token_ids: Sequence[int], grids: Sequence[torch.Tensor]) -> np.ndarray:
+        """Repeat each image placeholder once per visual token; int64 [P]. For training text that no engine saw."""
+        if not self.has_vision:
+            return np.asarray(token_ids, dtype=np.int64)
+        merge = self.config.vision_config.spatial_merge_size**2
+        counts = iter(int(grid.prod()) // merge for grid in grids)
+        expanded: list[int] = []
+        for token in token_ids:
+            expanded.extend([token] * (next(counts) if token == self.config.image_token_id else 1))
+        return np.asarray(expanded, dtype=np.int64)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of sampled ids without chat and vision tokens; answer tags stay."""
+        return self.tokenizer.decode(token_ids, skip_special_tokens=True)

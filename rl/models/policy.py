@@ -1,0 +1,186 @@
+"""The policy as the learner sees it: logprobs and entropies of chosen tokens, from a Hugging Face model.
+
+`Policy.forward` runs the vision tower once per distinct image (all completions of a prompt share it) and the language
+head only on the positions that predict a trained token. It does not know of losses, shards or optimisers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from rl.batch.sequences import MicroBatch, PixelBatch
+from rl.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScores:
+    """Per trained token of a micro-batch, float32 [N] each, in nats."""
+
+    logprobs: torch.Tensor
+    entropy: torch.Tensor
+    """Of the whole distribution at that position; no gradient flows through it."""
+    top1: torch.Tensor
+    """bool [N]: whether the token is the most likely one."""
+
+
+class Policy(nn.Module):
+    """Wraps a transformers vision-language or text model; the root module that FSDP shards."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.unsampled = unsampled_ids(model.config)
+        self.vision_always = False
+        """Run the vision tower over a blank image when a batch has none: with several ranks its collectives must match."""
+
+    @property
+    def has_vision(self) -> bool:
+        return hasattr(self.model.config, "vision_config")
+
+    def forward(self, batch: MicroBatch, temperature: float = 1.0, sampled: bool = False) -> TokenScores:
+        """Scores of the batch's trained tokens under softmax(logits / temperature).
+
+        With `sampled`, the softmax leaves out the vision placeholders, which rollouts can't sample either: behaviour
+        and current logprobs must be normalised over the same vocabulary.
+        """
+        hidden = self._hidden_states(batch).flatten(0, 1)[batch.rows]
+        logits_NV = self.model.get_output_embeddings()(hidden).float() / temperature
+        if sampled and self.unsampled:
+            logits_NV[:, list(self.unsampled)] = float("-inf")
+        logp_NV = torch.log_softmax(logits_NV, dim=-1)
+        with torch.no_grad():
+            entropy = torch.special.entr(logp_NV.exp()).sum(-1)
+        logprobs = logp_NV.gather(-1, batch.targets[:, None])[:, 0]
+        return TokenScores(logprobs, entropy, logprobs.detach() >= logp_NV.detach().amax(-1))
+
+    def _hidden_states(self, batch: MicroBatch) -> torch.Tensor:
+        """float [B, T, H], before the language head."""
+        kwargs: dict[str, Any] = {}
+        if batch.pixels is not None:
+            kwargs["mm_encoder_outputs"] = {"image": self._image_features(batch.pixels)}
+        if self.has_vision:
+            kwargs["position_ids"] = batch.position_ids
+        padded = bool((batch.attention_mask == 0).any())
+        output = self.model.model(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask if padded else None,
+            use_cache=False,
+            **kwargs,
+        )
+        hidden = output.last_hidden_state
+        if self.has_vision and self.vision_always and batch.pixels is None:
+            hidden = hidden + 0.0 * self._blank_image_sum(hidden.device)
+        return hidden
+
+    def _blank_image_sum(self, device: torch.device) -> torch.Tensor:
+        vision = self.model.config.vision_config
+        side = vision.spatial_merge_size
+        patch = getattr(vision, "in_channels", 3) * vision.temporal_patch_size * vision.patch_size**2
+        pixels = PixelBatch(
+            torch.zeros(side * side, patch, device=device), torch.tensor([[1, side, side]], device=device), (0,)
+        )
+        output = self._image_features(pixels)
+        levels = getattr(output, "deepstack_features", None) or []
+        return output.pooler_output[0].sum() + sum(level[0].sum() for level in levels)
+
+    def _image_features(self, pixels: PixelBatch) -> Any:
+        """Features of the distinct images, repeated for each placeholder that shows one."""
+        output = self.model.model.get_image_features(pixels.pixel_values, pixels.grid_thw, return_dict=True)
+        output.pooler_output = [output.pooler_output[i] for i in pixels.occurrence]
+        if getattr(output, "deepstack_features", None) is not None:
+            output.deepstack_features = [[level[i] for i in pixels.occurrence] for level in output.deepstack_features]
+        return output
+
+
+def load_policy(path: str | Path, dtype: torch.dtype = torch.float32) -> Policy:
+    """Load a Hugging Face folder of a text or vision-language causal model.
+
+    Raises:
+        ConfigError: the folder is missing or holds a model of an unsupported family.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+
+    if not (Path(path) / "config.json").is_file():
+        raise ConfigError(f"no model at {path} (config.json is missing); set the model path to a Hugging Face folder")
+    config = AutoConfig.from_pretrained(path)
+    vision = hasattr(config, "vision_config")
+    if vision and config.model_type not in VISION_FAMILIES:
+        raise ConfigError(
+            f"model family {config.model_type!r} at {path} has images, and M-RoPE positions are only known here for "
+            f"{', '.join(VISION_FAMILIES)}; use one of those or a text model"
+        )
+    loader = AutoModelForImageTextToText if vision else AutoModelForCausalLM
+    return Policy(loader.from_pretrained(path, dtype=dtype, attn_implementation="sdpa"))
+
+
+def unsampled_ids(config: Any) -> tuple[int, ...]:
+    """Ids that a policy must never write: a placeholder without an image crashes an engine or trains on nonsense."""
+    names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    return tuple(sorted({getattr(config, name) for name in names if getattr(config, name, None) is not None}))
+
+
+VISION_FAMILIES = ("qwen2_5_vl", "qwen3_vl")
+
+
+def prompt_positions(model: Any, prompt_ids: np.ndarray, grids: Sequence[torch.Tensor]) -> np.ndarray:
+    """M-RoPE positions int64 [3, P] of a prompt whose image placeholders are expanded.
+
+    Raises:
+        DataError: the placeholders do not match the images' patch grids.
+    """
+    length = len(prompt_ids)
+    if not hasattr(model.config, "vision_config"):
+        return np.broadcast_to(np.arange(length), (3, length))
+    ids = torch.from_numpy(np.asarray(prompt_ids, dtype=np.int64))[None]
+    image = ids == model.config.image_token_id
+    merge = model.config.vision_config.spatial_merge_size**2
+    expected = sum(int(grid.prod()) // merge for grid in grids)
+    if int(image.sum()) != expected:
+        raise DataError(
+            f"the prompt holds {int(image.sum())} image tokens and its {len(grids)} image(s) make {expected}; "
+            "rollout and learner must use the same image processor"
+        )
+    if not grids:
+        return np.broadcast_to(np.arange(length), (3, length))
+    positions, _ = model.model.get_rope_index(ids, mm_token_type_ids=image.int(), image_grid_thw=torch.stack(list(grids)))
+    return positions[:, 0].numpy()
+
+
+def extend_positions(prompt: np.ndarray, response_length: int) -> np.ndarray:
+    """Append `response_length` text positions to prompt positions [3, P]: each one past the largest before it."""
+    start = int(prompt.max()) + 1
+    tail = np.broadcast_to(np.arange(start, start + response_length), (3, response_length))
+    return np.concatenate([prompt, tail], axis=1)
+
+
+FREEZE_GROUPS: dict[str, tuple[str, ...]] = {
+    "vision": ("visual.",),
+    "projector": ("visual.merger.", "visual.deepstack_merger_list."),
+    "language": ("language_model.", "lm_head."),
+}
+
+
+def set_trainable(policy: Policy, groups: Sequence[str]) -> int:
+    """Train only the named module groups (`all`, `vision`, `projector`, `language`); returns trained parameters.
+
+    `vision` holds the projector too, as the projector lies inside the tower of the Qwen family.
+    """
+    unknown = [group for group in groups if group not in FREEZE_GROUPS and group != "all"]
+    if unknown:
+        raise ConfigError(f"unknown module groups {unknown}; known: all, {', '.join(FREEZE_GROUPS)}")
+    patterns = [pattern for group in groups if group != "all" for pattern in FREEZE_GROUPS[group]]
+    total = 0
+    for name, parameter in policy.named_parameters():
+        trained = "all" in groups or any(pattern in name for pattern in patterns)
+        parameter.requires_grad_(trained)
+        total += parameter.numel() if trained else 0
+    if total == 0:
+        raise ConfigError(f"trainable groups {list(groups)} match no parameter of this model; set them to [all]")
+    return total

@@ -1,0 +1,174 @@
+"""A rollout worker: one engine and the datasets it draws prompts from, in one process.
+
+Created as a Ray actor. The driver sends sample ids; token ids, logprobs and pixels leave as object references for the
+learner, texts for the reward workers, and only numbers return to the driver.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from rl.config.data import PromptConfig
+from rl.config.rollout import EngineConfig, SamplingConfig
+from rl.data.formats import OnBad
+from rl.data.store import SampleStore
+from rl.models.encoder import EncodedPrompt, PromptEncoder
+from rl.records import Group, GroupMeta, WeightBundle
+from rl.rollout.engine import Engine, GenerateRequest, PushTimes
+from rl.rollout.vllm_engine import VllmEngine
+
+ENGINES: dict[str, type[Any]] = {"vllm": VllmEngine}
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTask:
+    """What the driver asks a worker for."""
+
+    uid: int
+    dataset: str
+    """Path of the dataset that holds the sample."""
+    sample_id: str
+    n: int
+    seed: int
+    sampling: SamplingConfig
+    tag: str = "train"
+    """Sets the requests of different callers apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringTask:
+    """What a reward worker needs to grade a group."""
+
+    texts: tuple[str, ...]
+    answers: tuple[str, ...]
+    answer_type: str
+    prompt_type: str
+    problem: str
+    options: tuple[str, ...] | None
+
+
+class RolloutWorker:
+    """See the module docstring. Blocks in the constructor until the engine is ready."""
+
+    def __init__(
+        self,
+        name: str,
+        model: str,
+        engine: EngineConfig,
+        prompts: PromptConfig,
+        datasets: tuple[str, ...],
+        on_bad: OnBad = "raise",
+    ) -> None:
+        self.name = name
+        self.encoder = PromptEncoder(model, prompts)
+        self.stores = {path: SampleStore(path, prompts, on_bad=on_bad) for path in datasets}
+        self.engine: Engine = ENGINES[engine.backend](model, engine)
+        self._encoded: dict[tuple[str, str], EncodedPrompt] = {}
+        self._probes: list[tuple[EncodedPrompt, np.ndarray]] = []
+
+    async def ready(self) -> str:
+        return self.name
+
+    async def catalogue(self, dataset: str) -> tuple[tuple[str, ...], dict[str, str], tuple[str, ...]]:
+        """Ids, source by id, and the answer types of a dataset."""
+        store = self.stores[dataset]
+        return store.ids, store.sources, tuple(sorted({sample.answer_type for sample in store}))
+
+    async def example(self, dataset: str, sample_id: str) -> dict[str, Any]:
+        """A sample as the report shows it: question, answers and images as base64 files."""
+        sample = self.stores[dataset][sample_id]
+        images = [base64.b64encode(data).decode() for data in sample.images]
+        return {"problem": sample.problem, "answers": list(sample.answers), "images": images}
+
+    async def generate(self, task: PromptTask) -> tuple[GroupMeta, ScoringTask, Group]:
+        """One group: numbers for the driver, texts for a reward worker, tokens and pixels for the learner."""
+        sample = self.stores[task.dataset][task.sample_id]
+        prompt = self._encode(task.dataset, task.sample_id)
+        started = time.time()
+        generated = await self.engine.generate(self._request(f"{task.tag}-{task.uid}", prompt, task))
+        rollouts = tuple(replace(r, text=self.encoder.decode(r.token_ids.tolist())) for r in generated.rollouts)
+        meta = GroupMeta(
+            uid=task.uid,
+            sample_id=task.sample_id,
+            source=sample.source,
+            lengths=tuple(len(r.token_ids) for r in rollouts),
+            prompt_length=len(generated.prompt_ids),
+            finish_reasons=tuple(r.finish_reason for r in rollouts),
+            oldest_version=min(r.oldest_version for r in rollouts),
+            newest_version=max(span.version for r in rollouts for span in r.versions),
+            worker=self.name,
+            started_s=started,
+            finished_s=time.time(),
+        )
+        options = sample.extra.get("options")
+        scoring = ScoringTask(
+            texts=tuple(r.text for r in rollouts),
+            answers=sample.answers,
+            answer_type=sample.answer_type,
+            prompt_type=sample.prompt_type,
+            problem=sample.problem,
+            options=tuple(options) if options is not None else None,
+        )
+        group = Group(task.uid, task.sample_id, generated.prompt_ids, prompt.images, prompt.digests, rollouts)
+        return meta, scoring, group
+
+    async def make_probe(self, tasks: list[PromptTask]) -> list[Group]:
+        """Sample the fixed sequences of the probe and keep them; the learner gets the same."""
+        groups = [(await self.generate(task))[2] for task in tasks]
+        for task, group in zip(tasks, groups, strict=True):
+            prompt = self._encode(task.dataset, task.sample_id)
+            self._probes += [(prompt, rollout.token_ids) for rollout in group.rollouts]
+        return groups
+
+    async def set_probe(self, tasks: list[PromptTask], groups: list[Group]) -> None:
+        """Keep the probe that another worker made."""
+        for task, group in zip(tasks, groups, strict=True):
+            prompt = self._encode(task.dataset, task.sample_id)
+            self._probes += [(prompt, rollout.token_ids) for rollout in group.rollouts]
+
+    async def probe(self, learner: np.ndarray) -> tuple[float, float, int]:
+        """Mean and largest |engine - learner| logprob in nats over the probe's tokens, and the engine's version."""
+        import asyncio
+
+        parts = await asyncio.gather(*(self.engine.score(p.token_ids, p.images, ids) for p, ids in self._probes))
+        delta = np.abs(np.concatenate(parts) - learner)
+        return float(delta.mean()), float(delta.max()), self.engine.version
+
+    async def update_weights(self, bundle: WeightBundle) -> PushTimes:
+        """Swap weights with requests in flight. The bundle has already reached this host when the call starts."""
+        return await self.engine.update_weights(bundle)
+
+    async def busy(self) -> list[tuple[float, float]]:
+        """Unix (start, end) intervals in which the engine computed, since the last call."""
+        return self.engine.drain_busy()
+
+    async def close(self) -> None:
+        self.engine.close()
+
+    def _request(self, request_id: str, prompt: EncodedPrompt, task: PromptTask) -> GenerateRequest:
+        return GenerateRequest(
+            request_id=request_id,
+            prompt_ids=prompt.token_ids,
+            images=prompt.images,
+            n=task.n,
+            seed=task.seed,
+            temperature=task.sampling.temperature,
+            max_tokens=task.sampling.max_tokens,
+        )
+
+    def _encode(self, dataset: str, sample_id: str) -> EncodedPrompt:
+        key = (dataset, sample_id)
+        if key not in self._encoded:
+            if len(self._encoded) >= _ENCODED_PROMPTS:
+                self._encoded.clear()
+            self._encoded[key] = self.encoder.encode(self.stores[dataset][sample_id])
+        return self._encoded[key]
+
+
+_ENCODED_PROMPTS = 1024
+"""Prompts kept encoded; their decoded images are most of the memory."""

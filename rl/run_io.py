@@ -1,0 +1,115 @@
+"""What a run writes: metrics, timeline, fates, evaluations and checkpoints, all below its folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rl.cluster import LearnerGroup, RewardClient, RolloutPool
+from rl.config.rollout import SamplingConfig
+from rl.config.train import TrainConfig
+from rl.data.store import OrderedPrompts
+from rl.errors import CheckpointError
+from rl.eval.runner import evaluate
+from rl.ledger import Ledger
+from rl.metrics.console import RunTable
+from rl.metrics.tracker import Tracker
+
+CHECKPOINTS = "checkpoints"
+_STATE = "driver.json"
+
+
+class RunIO:
+    """Times are seconds since `started` (Unix); a resumed run keeps the first start."""
+
+    def __init__(self, config: TrainConfig, tracker: Tracker, table: RunTable, started: float) -> None:
+        self.config, self.tracker, self.table = config, tracker, table
+        self.started = started
+        self.eval_ids: tuple[str, ...] = ()
+        self._last_step = time.time()
+
+    def timeline(self, actor: str, phase: str, start: float, end: float, step: int | None = None) -> None:
+        """Unix times in, seconds since the start out."""
+        self.tracker.timeline(actor, phase, start - self.started, end - self.started, step)
+
+    def rollout_activity(
+        self, busy: Sequence[Sequence[tuple[float, float]]], names: Sequence[str], step: int
+    ) -> dict[str, float]:
+        """Write when each engine computed; returns its share of the time since the last step."""
+        window = time.time() - self._last_step
+        total = 0.0
+        for name, intervals in zip(names, busy, strict=True):
+            for start, end in intervals:
+                self.timeline(name, "generate", start, end, step)
+                total += min(end - start, end - self._last_step) if end > self._last_step else 0.0
+        return {"time/rollout_busy_fraction": min(1.0, total / (window * len(names)))}
+
+    def step(self, step: int, row: dict[str, Any], ledger: Ledger) -> None:
+        """Write a finished step's row."""
+        now = time.time()
+        counts = ledger.counts()
+        fates = {f"groups/{fate}": float(counts[fate]) for fate in ("trained", "filtered", "stale", "failed")}
+        times = {"time_s": now - self.started, "time/step_s": now - self._last_step}
+        self._last_step = now
+        full = row | fates | times | {"step": step, "version": step}
+        self.tracker.log(step, full)
+        self.table.update(full)
+        ledger.check()
+
+    async def evaluate(self, pool: RolloutPool, rewards: RewardClient, step: int) -> None:
+        """Evaluate on `data.eval`, if there is one, and write the result."""
+        if self.config.data.eval is None:
+            return
+        settings, start = self.config.evaluation, time.time()
+        result = await evaluate(
+            pool,
+            rewards,
+            self.config.data.eval,
+            self.eval_ids,
+            k=settings.k,
+            sampling=SamplingConfig(
+                temperature=settings.temperature, max_tokens=self.config.rollout.sampling.max_tokens
+            ),
+            seed=settings.seed,
+            step=step,
+            example_count=settings.examples,
+        )
+        self.tracker.eval(result)
+        self.timeline("sync", "eval", start, time.time(), step)
+
+    async def checkpoint(self, step: int, learner: LearnerGroup, prompts: OrderedPrompts, ledger: Ledger) -> None:
+        """Write learner and driver state to `checkpoints/step_N`; a torn write never has that name."""
+        root = Path(self.config.out) / CHECKPOINTS
+        final = (root / f"step_{step:06d}").absolute()
+        partial = final.with_suffix(".partial")
+        if partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir(parents=True)
+        state = {"step": step, "prompts": prompts.state_dict(), "ledger": ledger.state_dict(), "started": self.started}
+        start = time.time()
+        await learner.save(str(partial))
+        (partial / _STATE).write_text(json.dumps(state))
+        if final.exists():
+            shutil.rmtree(final)
+        partial.rename(final)
+        self.timeline("learner", "checkpoint", start, time.time(), step)
+        for old in complete_checkpoints(Path(self.config.out))[: -self.config.checkpoint.keep]:
+            shutil.rmtree(old)
+
+
+def complete_checkpoints(run: Path) -> list[Path]:
+    """Checkpoint folders of a run, oldest first; half-written ones are not among them."""
+    found = (run / CHECKPOINTS).glob("step_*")
+    return sorted(path for path in found if path.suffix != ".partial" and (path / _STATE).is_file())
+
+
+def latest_checkpoint(run: Path) -> tuple[Path, dict[str, Any]]:
+    """The newest complete checkpoint and its driver state. Raises CheckpointError when there is none."""
+    found = complete_checkpoints(run)
+    if not found:
+        raise CheckpointError(f"{run} has no complete checkpoint to resume from; start without --resume")
+    return found[-1], json.loads((found[-1] / _STATE).read_text())

@@ -1,0 +1,146 @@
+"""`rl sft`: one supervised stage on FSDP2, written as a Hugging Face folder.
+
+Runs as `learner.ranks` local processes, or as the ranks of a surrounding torchrun when RANK and WORLD_SIZE are set.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from rl.batch.sequences import ImageTable, MicroBatch, collate, split_by_tokens
+from rl.config.base import save_config
+from rl.config.sft import SFTConfig
+from rl.learner.export import export_hf
+from rl.learner.fsdp import all_reduce_sum, close_ranks, free_port, init_ranks, make_optimizer, shard
+from rl.learner.step import optimizer_step
+from rl.metrics.console import progress
+from rl.metrics.tracker import Tracker
+from rl.models.encoder import PromptEncoder
+from rl.models.policy import Policy, TokenScores, load_policy, set_trainable
+from rl.sft.data import SFTRow, epochs, load_rows
+
+
+def check(config: SFTConfig) -> list[str]:
+    """Problems that would stop `run`, for --dry-run."""
+    wanted = {"model": config.model, "data.path": config.data.path, "data.heldout": config.data.heldout}
+    return [f"{key} {value} does not exist" for key, value in wanted.items() if value and not Path(value).exists()]
+
+
+def run(config: SFTConfig) -> Path:
+    """Train one stage; returns the folder with the new weights (`config.out`)."""
+    if "WORLD_SIZE" in os.environ and "RANK" in os.environ:
+        _train(int(os.environ["RANK"]), config, os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
+    elif config.learner.ranks == 1:
+        _train(0, config, "127.0.0.1", free_port())
+    else:
+        torch.multiprocessing.spawn(_train, (config, "127.0.0.1", free_port()), nprocs=config.learner.ranks)
+    return Path(config.out)
+
+
+def _train(rank: int, config: SFTConfig, address: str, port: int) -> None:
+    device = init_ranks(rank, config.learner.ranks, address, port, config.learner)
+    try:
+        torch.manual_seed(config.seed)
+        policy = load_policy(config.model)
+        trained = set_trainable(policy, config.trainable)
+        encoder, images = PromptEncoder(config.model, config.data.prompts), ImageTable()
+        rows = load_rows(config.data.path, config.data, encoder, policy.model, images)
+        heldout = []
+        if config.data.heldout:
+            limit = config.data.heldout_rows
+            heldout = load_rows(config.data.heldout, config.data, encoder, policy.model, images, limit)
+        if rank == 0:
+            save_config(config, Path(config.out) / "sft_config.yaml")
+            print(f"sft {config.out}: {len(rows)} rows, {trained / 1e6:.2f}M parameters learn")
+        shard(policy, config.learner.fsdp, device)
+        _fit(rank, config, policy, rows, heldout, images, encoder.pad_id, device)
+        export_hf(policy, config.model, config.out)
+    finally:
+        close_ranks()
+
+
+def _fit(
+    rank: int,
+    config: SFTConfig,
+    policy: Policy,
+    rows: list[SFTRow],
+    heldout: list[SFTRow],
+    images: ImageTable,
+    pad_id: int,
+    device: torch.device,
+) -> None:
+    samples = [row.sample for row in rows]
+    optimizer, schedule = make_optimizer(policy, config.learner.optimizer, config.steps)
+    batches = epochs(len(rows), config.batch_size, config.seed)
+    tracker = Tracker.from_config(Path(config.out), config.tracker) if rank == 0 else None
+    start = time.monotonic()
+    tokens = 0
+    with progress(f"sft {Path(config.out).name}", config.steps, enabled=rank == 0) as bar:
+        for step in range(1, config.steps + 1):
+            chosen = list(next(batches))
+            normaliser = sum(samples[i].trained_tokens for i in chosen)
+            mine = [chosen[i] for i in range(rank, len(chosen), config.learner.ranks)]
+            lengths = [samples[i].length for i in mine]
+            parts = split_by_tokens(lengths, config.learner.tokens_per_microbatch)
+            micro = [collate(samples, [mine[i] for i in part], pad_id, images).to(device) for part in parts]
+
+            def loss_fn(_: MicroBatch, scores: TokenScores, normaliser: int = normaliser) -> torch.Tensor:
+                return -scores.logprobs.sum() / normaliser
+
+            loss, norm = optimizer_step(
+                policy, optimizer, schedule, micro, loss_fn, config.learner.optimizer.clip_norm
+            )
+            tokens += sum(lengths)
+            bar.advance()
+            if step % config.log_every == 0 or step == config.steps:
+                summed = all_reduce_sum({"loss": loss, "tokens": tokens}, device)
+                elapsed = time.monotonic() - start
+                row = {
+                    "loss": summed["loss"],
+                    "grad_norm": norm,
+                    "lr": schedule.get_last_lr()[0],
+                    "time_s": elapsed,
+                    "tokens_per_s": summed["tokens"] / elapsed,
+                }
+                if heldout and (step % config.eval_every == 0 or step == config.steps):
+                    row |= exact_match(rank, config, policy, heldout, images, pad_id, device)
+                if tracker:
+                    tracker.log(step, row)
+                    bar.describe(" ".join(f"{k} {v:.3g}" for k, v in row.items() if "accuracy" in k or k == "loss"))
+    if tracker:
+        tracker.close()
+
+
+@torch.no_grad()
+def exact_match(
+    rank: int,
+    config: SFTConfig,
+    policy: Policy,
+    rows: list[SFTRow],
+    images: ImageTable,
+    pad_id: int,
+    device: torch.device,
+) -> dict[str, float]:
+    """Share of held-out responses that greedy decoding would reproduce exactly, per source.
+
+    Greedy decoding reproduces a response exactly when each of its tokens is the most likely one after those before it,
+    so one forward pass answers without sampling.
+    """
+    samples = [row.sample for row in rows]
+    sources = sorted({row.source for row in rows})
+    counts = {f"{kind}/{source}": 0.0 for source in sources for kind in ("right", "all")}
+    mine = list(range(rank, len(rows), config.learner.ranks))
+    for part in split_by_tokens([samples[i].length for i in mine], config.learner.tokens_per_microbatch):
+        batch = collate(samples, [mine[i] for i in part], pad_id, images).to(device)
+        wrong = torch.bincount(batch.sequence, weights=(~policy(batch).top1).double(), minlength=len(part))
+        for i, misses in zip(batch.index, wrong.tolist(), strict=True):
+            counts[f"all/{rows[i].source}"] += 1
+            counts[f"right/{rows[i].source}"] += misses == 0
+    dist.barrier()
+    total = all_reduce_sum(counts, device)
+    return {f"accuracy/{source}": total[f"right/{source}"] / total[f"all/{source}"] for source in sources}

@@ -1,0 +1,114 @@
+"""`rl train`: bring up the actors, evaluate, train, evaluate, and account for every prompt."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+from rl.cluster import LearnerGroup, RewardClient, RolloutPool, connect, describe_failure
+from rl.config.base import save_config
+from rl.config.train import TrainConfig
+from rl.data.store import OrderedPrompts
+from rl.errors import ConfigError
+from rl.ledger import Ledger
+from rl.loop import Loop
+from rl.metrics.console import RunTable
+from rl.metrics.report import write_report
+from rl.metrics.summary import build_summary
+from rl.metrics.tracker import Tracker
+from rl.rollout.worker import PromptTask
+from rl.run_io import RunIO, complete_checkpoints, latest_checkpoint
+
+
+def check(config: TrainConfig) -> list[str]:
+    """Problems that would stop `run`, for --dry-run."""
+    wanted = {"model": config.model, "data.train": config.data.train, "data.eval": config.data.eval}
+    return [f"{key} {value} does not exist" for key, value in wanted.items() if value and not Path(value).exists()]
+
+
+def run(config: TrainConfig, resume: bool = False) -> Path:
+    """Train; returns the run folder. See `rl.loop.Loop.run` for what is raised."""
+    out = Path(config.out)
+    if not resume and ((out / "metrics.jsonl").exists() or complete_checkpoints(out)):
+        raise ConfigError(f"{out} holds a run already; continue it with --resume or set another `out`")
+    found = latest_checkpoint(out) if resume else None
+    save_config(config, out / "config.yaml")
+    connect(config.ray_address)
+    asyncio.run(_run(config, found))
+    build_summary(out)
+    write_report(out)
+    return out
+
+
+async def _run(config: TrainConfig, found: tuple[Path, dict[str, Any]] | None) -> None:
+    started = found[1]["started"] if found else time.time()
+    datasets = [path for path in (config.data.train, config.data.eval) if path]
+    pool = RolloutPool(config.rollout, config.model, config.data.prompts, datasets, config.data.on_bad_row)
+    learner = LearnerGroup(config)
+    rewards: RewardClient | None = None
+    tracker = Tracker.from_config(Path(config.out), config.tracker)
+    try:
+        await asyncio.gather(pool.ready(), learner.start())
+        ids, _, answer_types = await pool.catalogue(config.data.train)
+        rewards = RewardClient(config.rewards, answer_types)
+        await rewards.ready()
+        ledger, prompts = Ledger(tracker.fate), OrderedPrompts(ids, config.seed)
+        with RunTable(config.steps) as table:
+            io = RunIO(config, tracker, table, started)
+            io.timeline("sync", "start", started, time.time())
+            if config.data.eval:
+                io.eval_ids = (await pool.catalogue(config.data.eval))[0]
+            version = await _restore(found, pool, learner, ledger, prompts)
+            await _make_probe(config, pool, learner, ids)
+            if version == 0:
+                await io.evaluate(pool, rewards, 0)
+            loop = Loop(config, pool, rewards, learner, prompts, ledger, io, version, ledger.in_flight)
+            try:
+                await loop.run()
+            finally:
+                ledger.finish()
+            await io.evaluate(pool, rewards, config.steps)
+            await io.checkpoint(config.steps, learner, prompts, ledger)
+    except Exception as exc:
+        cause = describe_failure(exc)
+        if cause is exc:
+            raise
+        raise cause from exc
+    finally:
+        tracker.close()
+        parts = [part for part in (pool, learner, rewards) if part is not None]
+        await asyncio.gather(*(part.close() for part in parts))
+
+
+async def _restore(
+    found: tuple[Path, dict[str, Any]] | None,
+    pool: RolloutPool,
+    learner: LearnerGroup,
+    ledger: Ledger,
+    prompts: OrderedPrompts,
+) -> int:
+    """Load a checkpoint into every part; returns the version to go on from."""
+    if found is None:
+        return 0
+    folder, state = found
+    version = await learner.load(str(folder.absolute()))
+    await pool.each("update_weights", await learner.publish())
+    ledger.load_state_dict(state["ledger"])
+    prompts.load_state_dict(state["prompts"])
+    return version
+
+
+async def _make_probe(config: TrainConfig, pool: RolloutPool, learner: LearnerGroup, ids: tuple[str, ...]) -> None:
+    """Fix the sequences on which engine and learner are compared after each push: spread over the dataset."""
+    count = min(config.probe.prompts, len(ids))
+    chosen = [ids[i * len(ids) // count] for i in range(count)]
+    tasks = [
+        PromptTask(i, config.data.train, sample_id, 1, i, config.rollout.sampling, tag="probe")
+        for i, sample_id in enumerate(chosen)
+    ]
+    groups = pool.actors[0].make_probe.remote(tasks)
+    for actor in pool.actors[1:]:
+        await actor.set_probe.remote(tasks, groups)
+    await learner.set_probe(groups)
