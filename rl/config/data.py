@@ -25,6 +25,7 @@ class SplitConfig(StrictModel):
 class SynthConfig(StrictModel):
     """What `rl data synth` writes: `{out}/{split}.parquet`, the same bytes for the same config."""
 
+    command: Literal["data-synth"] = "data-synth"
     seed: int = 0
     out: str = Field(description="Folder for the parquet files.")
     image_size: int = Field(default=64, ge=32, le=1024, description="Side of the square pictures in pixels.")

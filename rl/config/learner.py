@@ -10,10 +10,14 @@ from rl.config.base import StrictModel
 
 
 class OptimizerConfig(StrictModel):
-    """AdamW with warm-up and a schedule; `clip_norm` bounds the global gradient norm."""
+    """The optimizer with warm-up and a schedule; `clip_norm` bounds the global gradient norm."""
 
+    name: Literal["adamw", "muon"] = "adamw"
+    """`muon` orthogonalises the momentum of weight matrices; embeddings, norms and biases get AdamW at the same lr."""
     lr: float = Field(2e-6, gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
+    momentum: float = Field(0.95, ge=0, lt=1)
+    """Of `muon`'s matrices."""
     eps: float = Field(1e-8, gt=0)
     weight_decay: float = Field(0.01, ge=0)
     clip_norm: float = Field(1.0, gt=0)

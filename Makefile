@@ -1,0 +1,65 @@
+# `make help` lists the targets. Each creates .venv from the lock when it has to; a second call installs nothing.
+
+PYTHON ?= python3
+PIP_ARGS ?=
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIPELINE_ARGS = $(if $(SEED),--seed $(SEED)) $(if $(OUT),--out $(OUT)) $(if $(FROM),--from "$(FROM)") $(if $(UNTIL),--until "$(UNTIL)")
+
+# Nothing below needs a model hub; without this a missing file becomes a slow look-up over the network.
+export HF_HUB_OFFLINE ?= 1
+export RAY_USAGE_STATS_ENABLED ?= 0
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart quickstart-long test test-unit lint format clean distclean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+	@echo
+	@echo "  SEED=1 OUT=runs/other FROM=train UNTIL=curate   options of the quickstarts"
+	@echo "  PYTHON=python3.12 PIP_ARGS=\"--extra-index-url URL\"   options of the installation"
+	@echo "  PYTEST_ARGS=\"-k gspo\"   options of the tests"
+
+install: $(STAMP) ## create .venv and install the locked CPU environment
+
+$(STAMP): requirements/cpu.lock requirements/setup_env.py pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) here; set PYTHON=/path/to/python3.11 or later"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "make: $(PYTHON) is $$($(PYTHON) -V 2>&1); Python 3.11 or later is needed: make PYTHON=python3.11 ..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing the locked CPU environment into $(VENV): about 4 GB, one to five minutes"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps $(PIP_ARGS) -r requirements/cpu.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python requirements/setup_env.py
+	@touch $(STAMP)
+
+quickstart: $(STAMP) ## the whole pipeline in miniature, under 20 minutes on two cores
+	$(BIN)/rl pipeline configs/quickstart/pipeline.yaml $(PIPELINE_ARGS)
+
+quickstart-long: $(STAMP) ## the same with more data and steps, about an hour
+	$(BIN)/rl pipeline configs/quickstart/long/pipeline.yaml $(PIPELINE_ARGS)
+
+test: lint ## lint, then every test, integration included
+	$(BIN)/python -m pytest --durations=20 $(PYTEST_ARGS)
+
+test-unit: $(STAMP) ## the tests that start neither Ray nor vLLM
+	$(BIN)/python -m pytest -m "not integration" $(PYTEST_ARGS)
+
+lint: $(STAMP) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## let ruff fix and format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove caches; keeps .venv and runs
+	rm -rf build ./*.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+	find rl rewards tests launch benchmarks requirements -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## remove .venv too; keeps runs
+	rm -rf $(VENV)

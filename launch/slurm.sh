@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Starts a Ray cluster inside a SLURM allocation and runs a config on it. Needs a shared file system with the checkout
+# and its environment.
+#
+#   sbatch --nodes=2 --gpus-per-node=8 launch/slurm.sh configs/innovator_vl/rl.yaml [key=value ...] [--resume]
+#
+# VENV (default: .venv in the checkout) and RAY_PORT (default: 6379) can be set in the environment.
+#SBATCH --job-name=innovator-rl
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=64
+#SBATCH --exclusive
+#SBATCH --time=48:00:00
+#SBATCH --output=slurm-%j.log
+set -euo pipefail
+
+if [ $# -lt 1 ]; then
+    echo "usage: sbatch launch/slurm.sh CONFIG.yaml [key=value ...] [--resume]" >&2
+    exit 2
+fi
+
+cd "${SLURM_SUBMIT_DIR:-.}"
+# shellcheck source=/dev/null
+source "${VENV:-.venv}/bin/activate"
+rl config check "$1"
+
+port="${RAY_PORT:-6379}"
+gpus="${SLURM_GPUS_ON_NODE:-0}"
+cpus="${SLURM_CPUS_PER_TASK:-1}"
+mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+head="${nodes[0]}"
+head_ip="$(srun --nodes=1 --ntasks=1 -w "$head" hostname --ip-address | awk '{print $1}')"
+export RAY_ADDRESS="$head_ip:$port"
+
+echo "Ray head on $head ($RAY_ADDRESS), ${#nodes[@]} nodes with $gpus GPUs and $cpus CPUs each"
+srun --nodes=1 --ntasks=1 --overlap -w "$head" \
+    ray start --head --node-ip-address="$head_ip" --port="$port" --num-gpus="$gpus" --num-cpus="$cpus" --block &
+for node in "${nodes[@]:1}"; do
+    srun --nodes=1 --ntasks=1 --overlap -w "$node" \
+        ray start --address="$RAY_ADDRESS" --num-gpus="$gpus" --num-cpus="$cpus" --block &
+done
+
+# Waits until every node has joined: the placement of the run is decided when it starts.
+python - "${#nodes[@]}" <<'WAIT'
+import sys
+import time
+
+import ray
+
+wanted, deadline = int(sys.argv[1]), time.monotonic() + 300
+while True:
+    try:
+        ray.init(address="auto", logging_level="ERROR")
+        break
+    except ConnectionError:
+        if time.monotonic() > deadline:
+            sys.exit("slurm.sh: the Ray head did not come up within 300 s")
+        time.sleep(2)
+while sum(node["Alive"] for node in ray.nodes()) < wanted:
+    if time.monotonic() > deadline:
+        sys.exit(f"slurm.sh: fewer than {wanted} nodes joined the Ray cluster within 300 s")
+    time.sleep(2)
+WAIT
+
+srun --nodes=1 --ntasks=1 --overlap -w "$head" rl train "$@"

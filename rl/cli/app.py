@@ -1,0 +1,165 @@
+"""The commands, their arguments and their help. Imports nothing heavy: `rl --help` answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from rl.cli.configs import config_app
+from rl.cli.execute import execute, execute_pipeline
+from rl.errors import DataError, RLError
+
+USAGE_ERROR = 2
+TRACEBACK = "RL_TRACEBACK"
+"""Environment variable: 1 shows where an error comes from."""
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace the file's: section.key=value."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Resolve, validate and print the config, then stop.")]
+Layout = Literal["rl172k", "jsonl", "verl", "trl", "virl39k"]
+
+app = typer.Typer(
+    help="Asynchronous RL post-training for scientific multimodal models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Make, look at and convert datasets.", no_args_is_help=True)
+model_app = typer.Typer(help="Make models.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(model_app, name="model")
+app.add_typer(config_app, name="config")
+
+
+def main() -> None:
+    """Run the command line. Errors that the project raises on purpose end it with one message and exit code 2."""
+    try:
+        app()
+    except RLError as exc:
+        if os.environ.get(TRACEBACK) == "1":
+            raise
+        from rich.console import Console
+
+        # No markup: the message may hold brackets from a user's file.
+        Console(stderr=True).print(f"error: {exc}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(USAGE_ERROR)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    if version:
+        from rl import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@data_app.command("synth")
+def data_synth(config: ConfigPath, overrides: Overrides = None, dry_run: DryRun = False) -> None:
+    """Write synthetic datasets with rendered images."""
+    execute("data synth", config, overrides or [], dry_run=dry_run)
+
+
+@data_app.command("inspect")
+def data_inspect(
+    path: Annotated[Path, typer.Argument(help="Parquet or JSONL file, or a folder of a dataset.")],
+    strict: Annotated[bool, typer.Option("--strict", help="Fail when there are rows that can't be used.")] = False,
+) -> None:
+    """Show what a dataset holds, and the rows that can't be used."""
+    from rich.console import Console
+
+    from rl.data.inspect import render, summarise
+
+    summary = summarise(path)
+    render(summary, Console())
+    if strict and summary.bad_rows:
+        raise DataError(f"{path}: {len(summary.bad_rows)} rows can't be used; they are listed above")
+
+
+@data_app.command("convert")
+def data_convert(
+    source: Annotated[Path, typer.Argument(help="Dataset to read.")],
+    target: Annotated[Path, typer.Argument(help="Where to write: .parquet, .jsonl, or a folder for shards.")],
+    read_as: Annotated[Layout, typer.Option("--from", help="Layout of SOURCE.")] = "rl172k",
+    write_as: Annotated[Layout, typer.Option("--to", help="Layout of TARGET.")] = "rl172k",
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out rows that can't be used.")] = False,
+) -> None:
+    """Translate a dataset between layouts."""
+    from rl.data.formats import convert
+    from rl.data.validate import BadRow
+
+    bad: list[BadRow] = []
+    on_bad: Literal["skip", "raise"] = "skip" if skip_bad else "raise"
+    count = convert(source, target, read_as=read_as, write_as=write_as, on_bad=on_bad, report=bad)
+    for row in bad:
+        print(f"left out: {row}", file=sys.stderr)
+    print(f"{target}: {count} rows")
+
+
+@model_app.command("init")
+def model_init(config: ConfigPath, overrides: Overrides = None, dry_run: DryRun = False) -> None:
+    """Build a small vision-language model with random weights."""
+    execute("model init", config, overrides or [], dry_run=dry_run)
+
+
+@app.command()
+def sft(config: ConfigPath, overrides: Overrides = None, dry_run: DryRun = False) -> None:
+    """Train one supervised stage."""
+    execute("sft", config, overrides or [], dry_run=dry_run)
+
+
+@app.command()
+def curate(config: ConfigPath, overrides: Overrides = None, dry_run: DryRun = False) -> None:
+    """Sample and score candidates, and select the RL set."""
+    execute("curate", config, overrides or [], dry_run=dry_run)
+
+
+@app.command()
+def train(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of the run.")] = False,
+) -> None:
+    """Train a policy with asynchronous RL."""
+    execute("train", config, overrides or [], dry_run=dry_run, arguments={"resume": resume})
+
+
+@app.command("eval")
+def evaluate(config: ConfigPath, overrides: Overrides = None, dry_run: DryRun = False) -> None:
+    """Measure accuracy per task, mean@k and Pass@k."""
+    execute("eval", config, overrides or [], dry_run=dry_run)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of a run or of a pipeline.")],
+) -> None:
+    """Write report.html of a run or a pipeline and print its path."""
+    from rl.metrics.report import write_report
+
+    print(write_report(folder))
+
+
+@app.command()
+def pipeline(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+    out: Annotated[str | None, typer.Option(help="Folder to write to, instead of the file's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed, instead of the file's.")] = None,
+    start: Annotated[str | None, typer.Option("--from", metavar="STEP", help="First step: its name or number.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="STEP", help="Last step: its name or number.")] = None,
+) -> None:
+    """Run a list of commands, each in a process of its own."""
+    values = {key: value for key, value in (("out", out), ("seed", seed)) if value is not None}
+    code = execute_pipeline(config, overrides or [], values=values, dry_run=dry_run, start=start, until=until)
+    raise typer.Exit(code)

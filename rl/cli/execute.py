@@ -1,0 +1,70 @@
+"""What every command with a config does: load, validate, check, and run or (with `--dry-run`) print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rl.errors import ConfigError
+
+
+def execute(
+    words: str,
+    path: Path,
+    overrides: Sequence[str],
+    *,
+    dry_run: bool,
+    arguments: Mapping[str, Any] | None = None,
+) -> None:
+    """Run the command `words` with the config file at `path`; the runner gets `arguments` as keywords.
+
+    Raises:
+        ConfigError: the config is not valid, or the runner's module names problems that would stop the run.
+    """
+    from rl.commands import find, load, problems, resolve
+    from rl.config.base import dump_config
+
+    command = find(words)
+    config = load(command, path, overrides)
+    if dry_run:
+        print(dump_config(config), end="", flush=True)
+    found = problems(command, config)
+    if found:
+        raise ConfigError(f"{path} is valid, but `rl {words}` can't run with it:\n  " + "\n  ".join(found))
+    if dry_run:
+        return
+    _show(resolve(command.runner)(config, **(arguments or {})))
+
+
+def execute_pipeline(
+    path: Path,
+    overrides: Sequence[str],
+    *,
+    values: Mapping[str, Any],
+    dry_run: bool,
+    start: str | None,
+    until: str | None,
+) -> int:
+    """Run the pipeline file at `path` with `values` set in it; returns the exit code."""
+    from rl.commands import COMMANDS, load
+    from rl.config.base import dump_config
+    from rl.config.pipeline import PipelineConfig
+    from rl.pipeline import prepare, run
+
+    config = load(COMMANDS["pipeline"], path, overrides, values=values)
+    assert isinstance(config, PipelineConfig)
+    if not dry_run:
+        return run(config, path.parent, start=start, until=until)
+    print(dump_config(config), end="")
+    for step in prepare(config, path.parent):
+        print(f"--- # step {step.number}: {step.title}")
+        print(dump_config(step.config), end="")
+    return 0
+
+
+def _show(result: Any) -> None:
+    """Print the paths that a runner returned."""
+    for item in result.values() if isinstance(result, Mapping) else [result]:
+        if isinstance(item, Path):
+            print(item)

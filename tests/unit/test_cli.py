@@ -1,0 +1,199 @@
+"""The command line: arguments, exit codes and messages."""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rl import commands
+from rl.cli import main
+from rl.commands import Command, command_of, find, load, resolve
+from rl.config.base import StrictModel
+from rl.errors import ConfigError, DataError
+
+
+class TrainLike(StrictModel):
+    command: str = "train"
+    out: str = "here"
+    lr: float = 0.1
+
+
+@pytest.fixture
+def runner(monkeypatch):
+    """`rl train` with a tiny config and a runner that notes its calls; `runner.found` is what its check finds."""
+    module = types.ModuleType("fake_runner")
+    module.calls, module.found = [], []
+    module.run = lambda config, *, resume: module.calls.append((config, resume)) or Path("written/here")
+    module.check = lambda config: module.found
+    module.TrainLike = TrainLike
+    monkeypatch.setitem(sys.modules, "fake_runner", module)
+    table = {**commands.COMMANDS, "train": Command("train", "fake_runner:TrainLike", "fake_runner:run")}
+    monkeypatch.setattr(commands, "COMMANDS", table)
+    return module
+
+
+@pytest.fixture
+def rl(monkeypatch, capsys):
+    """Run `rl ARGUMENTS`; returns exit code, stdout and stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["rl", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "train.yaml"
+    path.write_text("command: train\nlr: 0.5\n")
+    return path
+
+
+def test_a_command_calls_its_runner_with_the_resolved_config(rl, runner, config):
+    code, out, _ = rl("train", config, "--resume", "lr=1e-3", "out=there")
+    assert code == 0
+    assert runner.calls == [(TrainLike(out="there", lr=0.001), True)]
+    assert out == "written/here\n"
+
+
+def test_dry_run_prints_the_config_and_runs_nothing(rl, runner, config):
+    code, out, _ = rl("train", config, "lr=2", "--dry-run")
+    assert (code, runner.calls) == (0, [])
+    assert yaml.safe_load(out) == {"command": "train", "out": "here", "lr": 2.0}
+
+
+@pytest.mark.parametrize("option", ["--dry-run", "--resume"])
+def test_a_problem_found_by_the_check_stops_the_command(rl, runner, config, option):
+    runner.found = ["data.path /none does not exist"]
+    code, _, err = rl("train", config, option)
+    assert (code, runner.calls) == (2, [])
+    assert "data.path /none does not exist" in err
+
+
+def test_an_error_of_the_project_is_one_message(rl, runner, config):
+    def refuse(config, *, resume):
+        raise DataError("row 3 of a[b].parquet has no [bold]image[/bold]")
+
+    runner.run = refuse
+    code, _, err = rl("train", config)
+    assert code == 2
+    assert err == "error: row 3 of a[b].parquet has no [bold]image[/bold]\n"
+
+
+def test_a_traceback_on_request(runner, config, monkeypatch):
+    monkeypatch.setenv("RL_TRACEBACK", "1")
+    monkeypatch.setattr(sys, "argv", ["rl", "train", str(config), "lrr=1"])
+    with pytest.raises(ConfigError, match="did you mean lr"):
+        main()
+
+
+def test_other_errors_keep_their_traceback(runner, config, monkeypatch):
+    def fail(config, *, resume):
+        raise KeyError("bug")
+
+    runner.run = fail
+    monkeypatch.setattr(sys, "argv", ["rl", "train", str(config)])
+    with pytest.raises(KeyError, match="bug"):
+        main()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), [(["trian"], "train"), (["data", "sinth"], "synth"), (["config", "shema"], "schema")]
+)
+def test_a_mistyped_command_names_the_nearest(rl, arguments, said):
+    code, _, err = rl(*arguments)
+    assert code == 2 and f"'{said}'" in err
+
+
+def test_help_names_every_command(rl):
+    code, out, _ = rl("--help")
+    assert code == 0
+    for name in ("data", "model", "sft", "curate", "train", "eval", "report", "pipeline", "config"):
+        assert f" {name} " in out
+
+
+def test_version(rl):
+    from rl import __version__
+
+    assert rl("--version")[:2] == (0, f"{__version__}\n")
+
+
+def test_a_config_of_another_command_is_refused(rl, runner, config):
+    code, _, err = rl("sft", config)
+    assert code == 2 and "is a config of `rl train`, not of `rl sft`" in err
+
+
+def test_config_show_resolves(rl, runner, config):
+    code, out, _ = rl("config", "show", config, "out=x")
+    assert code == 0 and yaml.safe_load(out) == {"command": "train", "out": "x", "lr": 0.5}
+
+
+def test_config_check_tells_good_from_bad(rl, runner, config, tmp_path):
+    bad, nameless = tmp_path / "bad.yaml", tmp_path / "nameless.yaml"
+    bad.write_text("command: train\nlr: fast\n")
+    nameless.write_text("lr: 1\n")
+    code, out, err = rl("config", "check", config, bad, nameless)
+    assert code == 2 and "2 of 3 files" in err
+    assert f"{config}: ok (rl train)" in out
+    assert "lr: Input should be a valid number" in out and "(got 'fast')" in out
+    assert "begin it with `command: NAME`" in out
+
+
+def test_config_check_accepts_what_a_pipeline_fills(rl, runner, tmp_path):
+    path = tmp_path / "step.yaml"
+    path.write_text('command: train\nout: "{out}/rl"\nlr: "{seed}"\n')
+    assert rl("config", "check", path)[0] == 0
+    code, _, err = rl("train", path)
+    assert code == 2 and "out=VALUE, lr=VALUE" in err
+    assert rl("train", path, "out=o", "lr=1")[0] == 0
+    assert runner.calls == [(TrainLike(out="o", lr=1.0), False)]
+
+
+def test_config_schema_is_json(rl, runner):
+    code, out, _ = rl("config", "schema", "train")
+    assert code == 0 and json.loads(out)["properties"]["lr"] == {"default": 0.1, "title": "Lr", "type": "number"}
+
+
+def test_an_unknown_command_in_a_file_lists_the_known(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("command: trian\n")
+    with pytest.raises(ConfigError, match=r"no command 'trian'; did you mean train\? known: data-synth, model-init"):
+        command_of(path)
+
+
+def test_a_command_may_be_named_as_typed_or_as_in_a_file():
+    assert find("data synth") is find("data-synth")
+
+
+def test_a_missing_dependency_is_named(monkeypatch, tmp_path):
+    (tmp_path / "needs_more.py").write_text("import no_such_package_here\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match="needs no_such_package_here, which is not installed"):
+        resolve("needs_more:run")
+    with pytest.raises(ConfigError, match=r"no rl\.nowhere"):
+        resolve("rl.nowhere:run")
+
+
+def test_values_come_before_overrides(runner, config):
+    loaded = load(find("train"), config, ["lr=3"], values={"lr": 2, "out": "{x}"}, variables={"x": "filled"})
+    assert loaded == TrainLike(lr=3.0, out="filled")
+
+
+def test_report_of_a_folder_that_holds_no_run(rl, tmp_path):
+    code, _, err = rl("report", tmp_path)
+    assert code == 2 and str(tmp_path) in err
+
+
+@pytest.mark.parametrize("key", [key for key in commands.COMMANDS if key != "pipeline"])
+def test_every_config_model_says_its_command(key):
+    model = resolve(commands.COMMANDS[key].config)
+    assert model.model_fields["command"].default == key
