@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import ray
@@ -148,6 +149,30 @@ class LearnerGroup:
 
     async def _all(self, method: str, *args: Any) -> list[Any]:
         return list(await asyncio.gather(*(getattr(rank, method).remote(*args) for rank in self.ranks)))
+
+
+@asynccontextmanager
+async def scoring_actors(
+    rollout: RolloutConfig, rewards: RewardConfig, model: str, prompts: PromptConfig, dataset: str, on_bad: str
+) -> AsyncIterator[tuple[RolloutPool, RewardClient, tuple[str, ...]]]:
+    """A rollout pool, reward workers and the ids of one dataset; closed on the way out.
+
+    Raises the remote cause of a failure inside instead of Ray's wrapper.
+    """
+    pool = RolloutPool(rollout, model, prompts, [dataset], on_bad)
+    client: RewardClient | None = None
+    try:
+        ids, _, answer_types = await pool.catalogue(dataset)
+        client = RewardClient(rewards, answer_types)
+        await asyncio.gather(pool.ready(), client.ready())
+        yield pool, client, ids
+    except Exception as exc:
+        cause = describe_failure(exc)
+        if cause is exc:
+            raise
+        raise cause from exc
+    finally:
+        await asyncio.gather(*(part.close() for part in (pool, client) if part is not None))
 
 
 def describe_failure(exc: BaseException) -> BaseException:

@@ -17,6 +17,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.optim.lr_scheduler import LambdaLR
 
 from rl.config.learner import FSDPConfig, LearnerConfig, OptimizerConfig
+from rl.learner.muon import MuonAdamW
 from rl.models.policy import Policy
 
 _TIMEOUT = timedelta(minutes=10)
@@ -74,12 +75,35 @@ def _blocks(policy: nn.Module) -> list[nn.Module]:
 def make_optimizer(
     policy: nn.Module, config: OptimizerConfig, total_steps: int
 ) -> tuple[torch.optim.AdamW, LambdaLR]:
-    """AdamW over the trained parameters and its learning-rate schedule."""
-    trained = [p for p in policy.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        trained, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, foreach=True
-    )
+    """The optimizer over the trained parameters and its learning-rate schedule."""
+    trained = {name: p for name, p in policy.named_parameters() if p.requires_grad}
+    optimizer: torch.optim.AdamW
+    if config.name == "muon":
+        # A row of an embedding is a vector by itself: it gets AdamW, as do norms, biases and the patch convolution.
+        matrices = {name: p for name, p in trained.items() if p.dim() == 2 and not _is_embedding(name)}
+        optimizer = MuonAdamW(
+            matrices.values(),
+            [p for name, p in trained.items() if name not in matrices],
+            lr=config.lr,
+            betas=config.betas,
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+            momentum=config.momentum,
+        )
+    else:
+        optimizer = torch.optim.AdamW(
+            trained.values(),
+            lr=config.lr,
+            betas=config.betas,
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+            foreach=True,
+        )
     return optimizer, LambdaLR(optimizer, lambda step: lr_factor(step, total_steps, config))
+
+
+def _is_embedding(name: str) -> bool:
+    return any(part in name for part in ("embed", "lm_head"))
 
 
 def lr_factor(step: int, total_steps: int, config: OptimizerConfig) -> float:

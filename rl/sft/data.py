@@ -6,14 +6,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from rl.batch.sequences import ImageTable, TrainingSample
 from rl.config.sft import SFTDataConfig
 from rl.data.formats import read_samples
 from rl.errors import DataError
-from rl.models.encoder import PromptEncoder
+from rl.models.encoder import EncodedPrompt, PromptEncoder
 from rl.models.policy import extend_positions, prompt_positions
 from rl.records import Sample
+
+
+CHUNK = 256
+"""Rows whose images are processed together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,28 +41,49 @@ def load_rows(
         samples = [samples[int(i * stride)] for i in range(limit)]
     if not samples:
         raise DataError(f"{path} has no rows of sources {config.sources}; set data.sources to those it holds")
-    return [SFTRow(_encode(sample, encoder, model, images), sample.source) for sample in samples]
+    encode = _RowEncoder(encoder, model, images)
+    chunks = (samples[i : i + CHUNK] for i in range(0, len(samples), CHUNK))
+    return [row for chunk in chunks for row in encode(chunk)]
 
 
-def _encode(sample: Sample, encoder: PromptEncoder, model: object, images: ImageTable) -> TrainingSample:
-    solution = sample.extra.get("solution")
-    if not solution:
-        raise DataError(f"row {sample.id} has no solution; SFT needs a target response in that column")
-    prompt = encoder.encode(sample)
-    for digest, pixels in zip(prompt.digests, prompt.images, strict=True):
-        if digest not in images:
-            images.add(digest, *encoder.process_images([pixels])[0])
-    grids = [images.grid(digest) for digest in prompt.digests]
-    prompt_ids = encoder.expand(prompt.token_ids, grids)
-    response = encoder.tokenizer(str(solution), add_special_tokens=False)["input_ids"] + [encoder.eos_id]
-    positions = extend_positions(prompt_positions(model, prompt_ids, grids), len(response))
-    return TrainingSample(
-        input_ids=np.concatenate([prompt_ids, np.asarray(response, dtype=np.int64)]),
-        prompt_length=len(prompt_ids),
-        position_ids=positions,
-        trained=np.ones(len(response), dtype=bool),
-        image_keys=prompt.digests,
-    )
+class _RowEncoder:
+    """Encodes rows in chunks: one call of the image processor for each, positions worked out once per prompt shape."""
+
+    def __init__(self, encoder: PromptEncoder, model: object, images: ImageTable) -> None:
+        self.encoder, self.model, self.images = encoder, model, images
+        self._positions: dict[tuple[bytes, tuple[tuple[int, ...], ...]], np.ndarray] = {}
+
+    def __call__(self, samples: Sequence[Sample]) -> list[SFTRow]:
+        prompts = [self.encoder.encode(sample) for sample in samples]
+        pairs = (pair for prompt in prompts for pair in zip(prompt.digests, prompt.images, strict=True))
+        new = {digest: pixels for digest, pixels in pairs if digest not in self.images}
+        for digest, processed in zip(new, self.encoder.process_images(list(new.values())), strict=True):
+            self.images.add(digest, *processed)
+        rows = zip(samples, prompts, strict=True)
+        return [SFTRow(self._row(sample, prompt), sample.source) for sample, prompt in rows]
+
+    def _row(self, sample: Sample, prompt: EncodedPrompt) -> TrainingSample:
+        solution = sample.extra.get("solution")
+        if not solution:
+            raise DataError(f"row {sample.id} has no solution; SFT needs a target response in that column")
+        grids = [self.images.grid(digest) for digest in prompt.digests]
+        prompt_ids = self.encoder.expand(prompt.token_ids, grids)
+        response = [*self.encoder.tokenizer(str(solution), add_special_tokens=False)["input_ids"], self.encoder.eos_id]
+        return TrainingSample(
+            input_ids=np.concatenate([prompt_ids, np.asarray(response, dtype=np.int64)]),
+            prompt_length=len(prompt_ids),
+            position_ids=extend_positions(self._prompt_positions(prompt_ids, grids), len(response)),
+            trained=np.ones(len(response), dtype=bool),
+            image_keys=prompt.digests,
+        )
+
+    def _prompt_positions(self, prompt_ids: np.ndarray, grids: list[torch.Tensor]) -> np.ndarray:
+        """As `prompt_positions`, which depends on where the image tokens stand and on nothing else of the text."""
+        image_id = getattr(self.encoder.config, "image_token_id", None)
+        key = ((prompt_ids == image_id).tobytes(), tuple(tuple(grid.tolist()) for grid in grids))
+        if key not in self._positions:
+            self._positions[key] = prompt_positions(self.model, prompt_ids, grids)
+        return self._positions[key]
 
 
 def epochs(rows: int, batch_size: int, seed: int) -> Iterator[Sequence[int]]:

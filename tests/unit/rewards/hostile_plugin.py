@@ -1,0 +1,58 @@
+"""Verifiers that misbehave; named by the pool tests as plug-ins, never in the registry."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rewards.base import RewardResult, graded
+
+
+def sleep_forever(completion: str, answer: str, **_: Any) -> RewardResult:
+    if "sleep" in completion:
+        time.sleep(3600)
+    return graded(1.0)
+
+
+def kill_itself(completion: str, answer: str, **_: Any) -> RewardResult:
+    if "die" in completion:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return graded(1.0)
+
+
+def exit_quietly(completion: str, answer: str, **_: Any) -> RewardResult:
+    raise SystemExit(3)
+
+
+def eat_memory(completion: str, answer: str, **_: Any) -> RewardResult:
+    hoard = bytearray(8 * 2**30)
+    return graded(float(len(hoard)))
+
+
+def leave_a_child(completion: str, answer: str, **_: Any) -> RewardResult:
+    """Starts a process that outlives it, writes its pid to `completion`, then hangs."""
+    child = os.fork()
+    if child == 0:
+        time.sleep(3600)
+    with open(completion, "w") as file:
+        file.write(str(child))
+    time.sleep(3600)
+    return graded(1.0)
+
+
+def whoami(completion: str, answer: str, *, sample: Mapping[str, Any] | None = None, **_: Any) -> RewardResult:
+    return graded(1.0, str(os.getpid()))
+
+
+def returns_a_float(completion: str, answer: str, **_: Any) -> Any:
+    return 1.0
+
+
+class AlwaysHalf:
+    """A verifier as a class."""
+
+    def __call__(self, completion: str, answer: str, **_: Any) -> RewardResult:
+        return graded(0.5)
