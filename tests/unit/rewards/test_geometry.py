@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
-import random
-
 import pytest
 
 from rewards import score
-from rewards.assignment import best_assignment
 from rewards.base import RewardResult
 
 
@@ -62,27 +58,6 @@ def test_matching_is_optimal_where_greedy_is_not() -> None:
 def test_a_degenerate_gold_is_no_score(gold: str) -> None:
     result = grade(gold, "[0,0,10,10]")
     assert (result.value, result.status) == (None, "invalid_gold")
-
-
-def test_assignment_equals_brute_force() -> None:
-    rng = random.Random(7)
-    for _ in range(200):
-        rows, columns = rng.randint(1, 5), rng.randint(1, 5)
-        weights = [[rng.choice([0.0, rng.random()]) for _ in range(columns)] for _ in range(rows)]
-        pairs = best_assignment(weights)
-        assert len(pairs) == min(rows, columns)
-        assert len({i for i, _ in pairs}) == len({j for _, j in pairs}) == len(pairs)
-        small = weights if rows <= columns else [list(column) for column in zip(*weights, strict=True)]
-        best = max(
-            sum(small[i][j] for i, j in enumerate(choice))
-            for choice in itertools.permutations(range(len(small[0])), len(small))
-        )
-        assert sum(weights[i][j] for i, j in pairs) == pytest.approx(best)
-
-
-def test_assignment_of_nothing() -> None:
-    assert best_assignment([]) == []
-    assert best_assignment([[], []]) == []
 
 
 @pytest.mark.parametrize(

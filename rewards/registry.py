@@ -1,0 +1,161 @@
+"""Answer types to verifiers, and `score`: grade one completion in this process.
+
+No isolation here: a verifier that hangs or crashes takes the caller along. `rewards.pool` adds the deadline.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rewards.base import RewardResult, UnknownVerifier, Verifier, failed
+from rewards.extract import is_well_formed
+
+VERIFIERS: dict[str, str] = {
+    "any": "rewards.verifiers.string:verify",
+    "bbox": "rewards.verifiers.bbox:verify",
+    "boolean": "rewards.verifiers.boolean:verify",
+    "counting": "rewards.verifiers.number:verify",
+    "e-smiles": "rewards.verifiers.e_smiles:verify",
+    "format": "rewards.verifiers.format:verify",
+    "math-expressions": "rewards.verifiers.math_expressions:verify",
+    "multiple-choice": "rewards.verifiers.multiple_choice:verify",
+    "number": "rewards.verifiers.number:verify",
+    "ocrtext": "rewards.verifiers.ocrtext:verify",
+    "point": "rewards.verifiers.point:verify",
+    "smiles": "rewards.verifiers.smiles:verify",
+    "string": "rewards.verifiers.string:verify",
+}
+"""Answer type -> "module:attribute", imported at first use."""
+
+PLANNED: tuple[str, ...] = ("critic", "general-code", "html-code", "judge", "svg-code")
+"""Answer types of the RL-172K layout whose verifiers are not there yet."""
+
+
+def resolve(name: str, plugins: Mapping[str, str] | None = None) -> str:
+    """The "module:attribute" that scores an answer type; nothing is imported.
+
+    Raises:
+        UnknownVerifier: the name is not known, or its verifier is not available yet.
+    """
+    target = (plugins or {}).get(name) or VERIFIERS.get(name)
+    if target is not None:
+        return target
+    known = sorted({*VERIFIERS, *(plugins or {})})
+    if name in PLANNED:
+        raise UnknownVerifier(
+            f"answer type {name!r} has no verifier yet, so its rows can't be scored; available: {', '.join(known)}. "
+            "Leave these rows out, or name a plug-in for the type"
+        )
+    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    raise UnknownVerifier(f"answer type {name!r} is not known; {hint}known: {', '.join(known)}")
+
+
+def check_names(names: Iterable[str], plugins: Mapping[str, str] | None = None) -> None:
+    """Raise `UnknownVerifier` for the first name without a verifier: for configs and data sets, before a run."""
+    for name in names:
+        resolve(name, plugins)
+
+
+def load(name: str, plugins: Mapping[str, str] | None = None) -> Verifier:
+    """Import the verifier of an answer type.
+
+    Raises:
+        UnknownVerifier: see `resolve`.
+        ImportError: the verifier's module or one of its libraries is missing.
+    """
+    return _import_target(resolve(name, plugins))
+
+
+def warm_up(name: str, plugins: Mapping[str, str] | None = None) -> None:
+    """Import a verifier and, where its module has a `warm_up()`, the libraries that it loads at first use."""
+    target = resolve(name, plugins)
+    _import_target(target)
+    hook = getattr(importlib.import_module(target.partition(":")[0]), "warm_up", None)
+    if hook is not None:
+        hook()
+
+
+def score(
+    completion: str,
+    answer: str | Sequence[str],
+    answer_type: str,
+    *,
+    prompt: str | None = None,
+    sample: Mapping[str, Any] | None = None,
+    plugins: Mapping[str, str] | None = None,
+) -> RewardResult:
+    """Grade one completion; with several accepted answers the best grade counts.
+
+    An exception in a verifier becomes status `error`. `components["format"]` is 1 where the completion has the tags
+    that its prompt type asks for.
+
+    Raises:
+        UnknownVerifier: no verifier for `answer_type`.
+        ImportError: the verifier's libraries are not installed.
+    """
+    verifier = load(answer_type, plugins)
+    golds = [answer] if isinstance(answer, str) else list(answer)
+    if not golds or not all(isinstance(gold, str) for gold in golds):
+        return failed("invalid_gold", f"the accepted answers are {golds!r:.80}; at least one text is needed")
+    if prompt is not None and prompt.rstrip().endswith("<think>"):
+        # The chat template opened the reasoning: without its tag a cut-off completion would look like a bare answer.
+        completion = "<think>" + completion
+    thinks = (sample or {}).get("prompt_type") != "normal"
+    best: RewardResult | None = None
+    for gold in golds:
+        result = _call(verifier, answer_type, completion, gold, prompt, sample)
+        best = result if best is None or _rank(result) > _rank(best) else best
+        if best.status == "ok" and best.value is not None and best.value >= 1.0:
+            break
+    assert best is not None
+    if best.value is None:
+        return best
+    parts = {"format": float(is_well_formed(completion, thinks=thinks)), **best.components}
+    return RewardResult(best.value, best.status, parts, best.detail)
+
+
+def _call(
+    verifier: Verifier,
+    answer_type: str,
+    completion: str,
+    gold: str,
+    prompt: str | None,
+    sample: Mapping[str, Any] | None,
+) -> RewardResult:
+    try:
+        result = verifier(completion, gold, prompt=prompt, sample=sample)
+    except Exception as exc:  # the boundary to verifier code: its failure is data, and never a wrong answer
+        return failed("error", f"{answer_type}: {type(exc).__name__}: {exc!s:.300}")
+    if not isinstance(result, RewardResult):
+        return failed("error", f"{answer_type}: the verifier returned {type(result).__name__}, not a RewardResult")
+    return result
+
+
+def _rank(result: RewardResult) -> tuple[int, float]:
+    """Order of grades over several golds.
+
+    A right grade wins. Otherwise a failed grader outranks a wrong answer, because the failed comparison might have been
+    the right one; a gold that can't be used only counts when no other gold can.
+    """
+    if result.value is not None and result.value > 0:
+        return (3, result.value)
+    if result.status in ("error", "timeout"):
+        return (2, 0.0)
+    return (1, 0.0) if result.value is not None else (0, 0.0)
+
+
+@functools.cache
+def _import_target(target: str) -> Verifier:
+    module, sep, attribute = target.partition(":")
+    if not sep or not module or not attribute:
+        raise UnknownVerifier(f"verifier {target!r} is not of the form module:attribute")
+    loaded = getattr(importlib.import_module(module), attribute, None)
+    if loaded is None:
+        raise UnknownVerifier(f"module {module!r} has no {attribute!r}; name the function or class that verifies")
+    verifier: Verifier = loaded() if isinstance(loaded, type) else loaded
+    return verifier

@@ -1,0 +1,1 @@
+"""The built-in verifiers, one file each; `rewards.registry` names and imports them."""

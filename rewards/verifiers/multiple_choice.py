@@ -1,0 +1,96 @@
+r"""Multiple choice: letters as usually written (`C`, `(C)`, `**C**`, `\boxed{C}`, `C. text`, `A and C`) or the text."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from rewards.base import RewardResult, failed, graded, shorten
+from rewards.extract import on_final_answer
+from rewards.text import bare, folded
+
+MAX_CHARS = 4_000
+
+_LEAD = re.compile(
+    r"(?:the\s+)?(?:correct\s+|final\s+|right\s+|best\s+)?(?:answer|option|choice)s?(?:\s+(?:is|are))?(?:\s*[:：]\s*|\s+)",
+    re.I,
+)
+_ONE = re.compile(r"[(\[（]?\s?([A-Za-z])\s?(?:[)\]）][.:]?|[.:：、])?")
+_MANY = re.compile(r"[(\[]?[A-Z][)\]]?(?:(?:\s*[,;、/&]\s*(?:and\s+)?|\s+and\s+|\s+)[(\[]?[A-Z][)\]]?){1,25}\.?")
+_RUN = re.compile(r"[A-Z]{2,26}")
+_WITH_TEXT = re.compile(r"[(\[（]?([A-Z])(?:[)\]）][.:]?|[.:：、])\s*(\S.*)", re.DOTALL)
+_SECOND_LETTER = re.compile(r"(?:^|\s)\(?[A-Z][.):](?:\s|$)|\b(?:or|and)\s+\(?[A-Z]\)?(?:[.,;]|$)", re.MULTILINE)
+
+
+def options_of(sample: Mapping[str, Any]) -> dict[str, str]:
+    """Letter -> normalised text, from a row's `options`: a list, a mapping by letter, or either as JSON."""
+    raw = sample.get("options")
+    if isinstance(raw, str):
+        try:
+            raw = json.loads(raw)
+        except ValueError:
+            return {}
+    if isinstance(raw, Mapping):
+        return {str(letter).strip().upper(): folded(bare(str(text))) for letter, text in raw.items()}
+    if not isinstance(raw, (list, tuple)) or len(raw) > 26:
+        return {}
+    result = {}
+    for index, text in enumerate(raw):
+        letter = chr(ord("A") + index)
+        prefixed = _WITH_TEXT.fullmatch(str(text).strip())
+        inner = prefixed.group(2) if prefixed and prefixed.group(1) == letter else str(text)
+        result[letter] = folded(bare(inner))
+    return result
+
+
+def letters(answer: str, options: Mapping[str, str]) -> frozenset[str] | None:
+    """The letters that an answer picks, or None where that can't be told without doubt.
+
+    Text behind a letter must not be another option's, nor go on to a second letter.
+    """
+    if len(answer) > MAX_CHARS:
+        return None
+    text = bare(answer)
+    by_text = [letter for letter, option in options.items() if option and option == folded(text)]
+    if len(by_text) == 1:
+        return frozenset(by_text)
+    lead = _LEAD.match(text)
+    text = bare(text[lead.end() :]) if lead else text
+    one = _ONE.fullmatch(text)
+    if one is not None:
+        return frozenset(one.group(1).upper())
+    if _MANY.fullmatch(text):
+        return frozenset(re.findall(r"[A-Z](?![a-z])", text))
+    if _RUN.fullmatch(text) and list(text) == sorted(set(text)) and (not options or set(text) <= set(options)):
+        return frozenset(text)
+    return _letter_with_text(text, options)
+
+
+def _letter_with_text(text: str, options: Mapping[str, str]) -> frozenset[str] | None:
+    if text.startswith("**") and text.count("**") == 2:
+        text = text.replace("**", "")  # **C.** red
+    match = _WITH_TEXT.fullmatch(text)
+    if match is None or _SECOND_LETTER.search(match.group(2)):
+        return None
+    letter, said = match.group(1), folded(bare(match.group(2)))
+    others = {option for key, option in options.items() if key != letter}
+    return None if said in others and said != options.get(letter) else frozenset(letter)
+
+
+def grade(prediction: str, answer: str, sample: Mapping[str, Any]) -> RewardResult:
+    """1.0 for exactly the gold letters; without letters in the gold answer, for its text."""
+    if not answer.strip():
+        return failed("invalid_gold", "the accepted answer is empty")
+    options = options_of(sample)
+    gold, got = letters(answer, options), letters(prediction, options)
+    detail = f"{shorten(prediction)!r} against {shorten(answer)!r}"
+    if gold is not None:
+        return graded(float(got == gold), detail)
+    if len(prediction) > MAX_CHARS:
+        return graded(0.0, detail)
+    return graded(float(folded(bare(prediction)) == folded(bare(answer))), detail)
+
+
+verify = on_final_answer(grade)
