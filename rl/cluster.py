@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ import ray
 from rl.config.data import PromptConfig
 from rl.config.rollout import RewardConfig, RolloutConfig
 from rl.config.train import TrainConfig
-from rl.errors import EngineError
+from rl.errors import EngineDeadError
 from rl.learner.actor import LearnerRank
 from rl.rewarding import RewardWorker
 from rl.rollout.vllm_engine import engine_environment
@@ -30,9 +31,9 @@ def connect(address: str | None) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     target = address or os.environ.get("RAY_ADDRESS")
     if target:
-        ray.init(address=target, logging_level="warning", log_to_driver=True)
+        ray.init(address=target, logging_level=logging.WARNING, log_to_driver=True)
     else:
-        ray.init(include_dashboard=False, logging_level="warning", log_to_driver=True)
+        ray.init(include_dashboard=False, logging_level=logging.WARNING, log_to_driver=True)
 
 
 class RolloutPool:
@@ -176,10 +177,10 @@ async def scoring_actors(
 
 
 def describe_failure(exc: BaseException) -> BaseException:
-    """The remote cause of a Ray task error, or an EngineError for a dead actor."""
+    """The remote cause of a Ray task error, or an EngineDeadError for a dead actor."""
     if isinstance(exc, ray.exceptions.RayTaskError):
         cause = exc.cause if isinstance(getattr(exc, "cause", None), BaseException) else None
         return cause or exc
     if isinstance(exc, ray.exceptions.RayActorError):
-        return EngineError(f"a worker died: {exc}")
+        return EngineDeadError(f"a worker died: {exc}")
     return exc

@@ -21,6 +21,10 @@ class EngineError(RLError, RuntimeError):
     """An inference engine refused a request or died."""
 
 
+class EngineDeadError(EngineError):
+    """An inference engine can serve no further request."""
+
+
 class SyncError(RLError, RuntimeError):
     """A weight push did not leave every engine on the pushed version."""
 

@@ -41,7 +41,9 @@ class Ledger:
         """Record the one fate of an admission. Raises LedgerError if it has one already or was never admitted."""
         admission = self._open.pop(uid, None)
         if admission is None:
-            raise LedgerError(f"prompt {uid} got the fate {fate!r}, but it is not in flight; a prompt has exactly one fate")
+            raise LedgerError(
+                f"prompt {uid} got the fate {fate!r}, but it is not in flight; a prompt has exactly one fate"
+            )
         self._fates[fate] += 1
         self._reasons[f"{fate}:{reason}" if reason else fate] += 1
         self._write(asdict(admission) | {"fate": fate, "reason": reason, "step": step})

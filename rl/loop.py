@@ -30,7 +30,7 @@ from rl.buffer import StalenessBuffer
 from rl.cluster import LearnerGroup, RewardClient, RolloutPool, describe_failure
 from rl.config.train import TrainConfig
 from rl.data.store import OrderedPrompts
-from rl.errors import DataError, DivergenceError, EngineError, StarvationError, SyncError
+from rl.errors import DataError, DivergenceError, EngineDeadError, EngineError, StarvationError, SyncError
 from rl.eval.runner import attempt_seed
 from rl.ledger import Admission, Ledger
 from rl.metrics.window import StepWindow
@@ -79,14 +79,16 @@ class Loop:
             DivergenceError: non-finite numbers, or engine and learner disagree after a push.
             SyncError, EngineError: a part of the system failed.
         """
-        main = [self._spawn(self._admit()), self._spawn(self._train()), self._spawn(self._watch())]
+        self._failed = asyncio.get_running_loop().create_future()
+        self.io.start_clock()
+        training = self._spawn(self._train())
+        self._spawn(self._admit())
+        self._spawn(self._watch())
         try:
-            while not main[1].done():
-                done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    self._tasks.discard(task)
-                    if task.exception() is not None:
-                        raise describe_failure(task.exception()) from task.exception()  # type: ignore[arg-type]
+            await asyncio.wait({training, self._failed}, return_when=asyncio.FIRST_COMPLETED)
+            if self._failed.done():
+                cause = self._failed.result()
+                raise describe_failure(cause) from cause
         finally:
             for task in self._tasks:
                 task.cancel()
@@ -120,7 +122,7 @@ class Loop:
             values, statuses = await self.rewards.score(scoring)
         except Exception as exc:
             cause = describe_failure(exc)
-            if not isinstance(cause, DataError | EngineError) or "died" in str(cause) or "not running" in str(cause):
+            if isinstance(cause, EngineDeadError) or not isinstance(cause, DataError | EngineError):
                 raise
             await self._fail(admission, cause)
             return
@@ -186,7 +188,9 @@ class Loop:
         while True:
             batch, stale = await self.buffer.take(self.version)
             for group in stale:
-                self.ledger.close(group.meta.uid, "stale", f"older than {self.buffer.max_staleness} versions", self.version)
+                self.ledger.close(
+                    group.meta.uid, "stale", f"older than {self.buffer.max_staleness} versions", self.version
+                )
                 self._requeued.append(group.meta.sample_id)
                 await self.buffer.release()
             if batch:
@@ -256,4 +260,11 @@ class Loop:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
+        task.add_done_callback(self._on_done)
         return task
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        """The first failure of any coroutine ends the run."""
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None and not self._failed.done():
+            self._failed.set_result(task.exception())

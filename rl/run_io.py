@@ -32,6 +32,10 @@ class RunIO:
         self.eval_ids: tuple[str, ...] = ()
         self._last_step = time.time()
 
+    def start_clock(self) -> None:
+        """The first step's time counts from here."""
+        self._last_step = time.time()
+
     def timeline(self, actor: str, phase: str, start: float, end: float, step: int | None = None) -> None:
         """Unix times in, seconds since the start out."""
         self.tracker.timeline(actor, phase, start - self.started, end - self.started, step)

@@ -25,9 +25,7 @@ def group_advantages(rewards: Rewards, config: AdvantageConfig) -> list[float | 
     spread = 1.0
     if config.group == "mean_std":
         spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values)) + _EPS
-    return [
-        None if reward is None else ((reward + config.bias) * config.scale - mean) / spread for reward in rewards
-    ]
+    return [None if reward is None else ((reward + config.bias) * config.scale - mean) / spread for reward in rewards]
 
 
 def batch_normalise(groups: Sequence[Sequence[float | None]]) -> list[list[float | None]]:

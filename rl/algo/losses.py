@@ -90,9 +90,7 @@ def grpo(inputs: LossInputs, config: LossConfig, normaliser: float) -> LossOutpu
     return LossOutput(loss, _sums(inputs, weights, capped, is_clipped))
 
 
-def _sums(
-    inputs: LossInputs, weights: torch.Tensor, capped: torch.Tensor, clipped: torch.Tensor
-) -> dict[str, float]:
+def _sums(inputs: LossInputs, weights: torch.Tensor, capped: torch.Tensor, clipped: torch.Tensor) -> dict[str, float]:
     """Sums over tokens; divide by `tokens`."""
     with torch.no_grad():
         back = inputs.behaviour - inputs.proximal

@@ -125,3 +125,13 @@ class TrainConfig(StrictModel):
     """Longest time without a finished group or step before the run stops with the cause."""
     ray_address: str | None = None
     """Cluster to join: an address, `auto`, or null for the surrounding job's cluster or else a local one."""
+
+    @model_validator(mode="after")
+    def _ranks_have_groups(self) -> TrainConfig:
+        groups = self.algo.prompts_per_step // self.algo.updates_per_step
+        if groups < self.learner.ranks:
+            raise ValueError(
+                f"an update has {groups} groups and the learner {self.learner.ranks} ranks; every rank needs a group: "
+                "raise algo.prompts_per_step or lower learner.ranks"
+            )
+        return self

@@ -35,9 +35,7 @@ def run(config: CurateConfig) -> Path:
     save_config(config, out / "config.yaml")
     connect(config.ray_address)
     attempts = asyncio.run(_attempts(config))
-    candidates = [
-        judge(a.meta.sample_id, a.meta.source, a.rewards, RIGHT, config.select) for a in attempts
-    ]
+    candidates = [judge(a.meta.sample_id, a.meta.source, a.rewards, RIGHT, config.select) for a in attempts]
     _write_attempts(out / "attempts.parquet", attempts)
     _write_table(out / "candidates.parquet", candidates)
     _plot(out, candidates)

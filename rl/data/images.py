@@ -46,7 +46,7 @@ def decode_image(data: bytes, max_pixels: int) -> np.ndarray:
     width, height = capped_size(image.width, image.height, max_pixels)
     if (width, height) != image.size:
         image = image.resize((width, height), Image.Resampling.BICUBIC)
-    return np.ascontiguousarray(np.asarray(image, dtype=np.uint8))
+    return np.array(image, dtype=np.uint8)  # a copy: PIL's own buffer is read-only
 
 
 def capped_size(width: int, height: int, max_pixels: int) -> tuple[int, int]:

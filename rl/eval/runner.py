@@ -56,9 +56,7 @@ async def attempt_all(
     label: str,
 ) -> list[Attempts]:
     """`k` scored completions of each sample, in the order of `ids`."""
-    concurrency = asyncio.Semaphore(
-        max(1, 2 * pool.config.workers * pool.config.engine.max_num_seqs // k)
-    )
+    concurrency = asyncio.Semaphore(max(1, 2 * pool.config.workers * pool.config.engine.max_num_seqs // k))
     with progress(label, len(ids)) as bar:
 
         async def one(index: int, sample_id: str) -> Attempts:
@@ -73,7 +71,7 @@ async def attempt_all(
 
 
 def summarise(attempts: Sequence[Attempts], k: int) -> dict[str, Any]:
-    """`mean_at_k` and `pass_at_k` overall (mean over samples) and per source; samples without a valid reward are left out.
+    """`mean_at_k` and `pass_at_k` over all samples and per source; samples without a valid reward are left out.
 
     `failed_rewards` counts completions whose grader failed: they are in no mean.
     """

@@ -168,7 +168,7 @@ class LearnerRank:
         per_update = {key: total.pop(key) / updates for key in ("loss", "grad_norm")}
         computed = total.pop("tokens/computed")
         metrics = {key: value / tokens for key, value in total.items()}
-        lr = self.schedule.get_last_lr()[0]
+        lr = float(self.schedule.get_last_lr()[0])
         return metrics | per_update | {"tokens/trained": tokens, "tokens/computed": computed, "lr": lr}
 
     @torch.no_grad()

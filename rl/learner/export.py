@@ -39,7 +39,11 @@ def export_hf(policy: Policy, source: str | Path, out: str | Path) -> None:
         source, out = Path(source), Path(out)
         out.mkdir(parents=True, exist_ok=True)
         for file in source.iterdir():
-            if file.is_file() and not file.name.endswith(_WEIGHTS) and file.suffix in {".json", ".jinja", ".txt", ".model"}:
+            if (
+                file.is_file()
+                and not file.name.endswith(_WEIGHTS)
+                and file.suffix in {".json", ".jinja", ".txt", ".model"}
+            ):
                 shutil.copyfile(file, out / file.name)
         partial = out / "model.safetensors.partial"
         save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, partial, metadata={"format": "pt"})

@@ -72,9 +72,7 @@ def _blocks(policy: nn.Module) -> list[nn.Module]:
     return found
 
 
-def make_optimizer(
-    policy: nn.Module, config: OptimizerConfig, total_steps: int
-) -> tuple[torch.optim.AdamW, LambdaLR]:
+def make_optimizer(policy: nn.Module, config: OptimizerConfig, total_steps: int) -> tuple[torch.optim.AdamW, LambdaLR]:
     """The optimizer over the trained parameters and its learning-rate schedule."""
     trained = {name: p for name, p in policy.named_parameters() if p.requires_grad}
     optimizer: torch.optim.AdamW

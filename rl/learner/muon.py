@@ -20,7 +20,7 @@ ROUNDS = 5
 
 
 class MuonAdamW(torch.optim.AdamW):
-    """Muon for `matrices`, AdamW for `others`. The momentum is sharded as the parameters are; each update gathers it."""
+    """Muon for `matrices`, AdamW for `others`. Momentum is sharded as the parameters are; each update gathers it."""
 
     def __init__(
         self,
@@ -32,7 +32,10 @@ class MuonAdamW(torch.optim.AdamW):
         weight_decay: float,
         momentum: float,
     ) -> None:
-        groups: list[dict[str, Any]] = [{"params": list(matrices), "matrix": True}, {"params": list(others), "matrix": False}]
+        groups: list[dict[str, Any]] = [
+            {"params": list(matrices), "matrix": True},
+            {"params": list(others), "matrix": False},
+        ]
         groups = [group for group in groups if group["params"]]
         super().__init__(groups, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, foreach=True)
         self.momentum = momentum

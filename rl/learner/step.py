@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.distributed as dist
+from torch.distributed.fsdp import FSDPModule
 from torch.optim.lr_scheduler import LambdaLR
 
 from rl.batch.sequences import MicroBatch
@@ -39,6 +40,7 @@ def optimizer_step(
     Raises:
         DivergenceError: the loss or the gradient norm is not finite; parameters are left as they were.
     """
+    assert isinstance(policy, FSDPModule), "shard the policy first"
     world_size = dist.get_world_size()
     optimizer.zero_grad(set_to_none=True)
     total = 0.0

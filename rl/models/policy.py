@@ -38,7 +38,7 @@ class Policy(nn.Module):
         self.model = model
         self.unsampled = unsampled_ids(model.config)
         self.vision_always = False
-        """Run the vision tower over a blank image when a batch has none: with several ranks its collectives must match."""
+        """Run the vision tower over a blank image when a batch has none: collectives of several ranks must match."""
 
     @property
     def has_vision(self) -> bool:
@@ -149,7 +149,9 @@ def prompt_positions(model: Any, prompt_ids: np.ndarray, grids: Sequence[torch.T
         )
     if not grids:
         return np.broadcast_to(np.arange(length), (3, length))
-    positions, _ = model.model.get_rope_index(ids, mm_token_type_ids=image.int(), image_grid_thw=torch.stack(list(grids)))
+    positions, _ = model.model.get_rope_index(
+        ids, mm_token_type_ids=image.int(), image_grid_thw=torch.stack(list(grids))
+    )
     return positions[:, 0].numpy()
 
 

@@ -52,7 +52,9 @@ class Engine(Protocol):
         """Raises EngineError for a refused request or a dead engine."""
         ...
 
-    async def score(self, prompt_ids: tuple[int, ...], images: tuple[np.ndarray, ...], response: np.ndarray) -> np.ndarray:
+    async def score(
+        self, prompt_ids: tuple[int, ...], images: tuple[np.ndarray, ...], response: np.ndarray
+    ) -> np.ndarray:
         """Logprobs float32 [R] of given response tokens under the current weights at temperature 1."""
         ...
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from rl.config.rollout import EngineConfig
-from rl.errors import EngineError, SyncError
+from rl.errors import EngineDeadError, EngineError, SyncError
 from rl.models.policy import unsampled_ids
 from rl.records import Rollout, VersionSpan, WeightBundle
 from rl.rollout.engine import Generated, GenerateRequest, PushTimes
@@ -51,7 +51,9 @@ class VllmEngine:
         from vllm.v1.engine.llm_engine import LLMEngine
 
         if os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") != "0":
-            raise EngineError("set VLLM_ENABLE_V1_MULTIPROCESSING=0 before vLLM is imported: the engine steps in-process")
+            raise EngineError(
+                "set VLLM_ENABLE_V1_MULTIPROCESSING=0 before vLLM is imported: the engine steps in-process"
+            )
         kwargs: dict[str, Any] = dict(
             model=model,
             dtype=config.dtype,
@@ -139,7 +141,9 @@ class VllmEngine:
         except EngineError:
             raise
         except Exception as exc:
-            raise SyncError(f"the engine could not load version {bundle.version} and refuses further work: {exc}") from exc
+            raise SyncError(
+                f"the engine could not load version {bundle.version} and refuses further work: {exc}"
+            ) from exc
 
     async def abort(self, request_id: str) -> None:
         internal = self._internal_ids.get(request_id)
@@ -224,7 +228,7 @@ class VllmEngine:
             self._calls, self._requests = [], {}
         for future in waiting:
             if not future.done():
-                future.set_exception(EngineError(reason))
+                future.set_exception(EngineDeadError(reason))
 
     # ---- from other threads ---------------------------------------------------------------------------------------
 
@@ -251,7 +255,7 @@ class VllmEngine:
         future: Future[T] = Future()
         with self._wake:
             if self._failure is not None or self._stopping:
-                raise EngineError(f"the vLLM engine is not running: {self._failure!r}")
+                raise EngineDeadError(f"the vLLM engine is not running: {self._failure!r}")
             self._calls.append((function, future))
             self._wake.notify()
         return await asyncio.wrap_future(future)

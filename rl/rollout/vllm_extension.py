@@ -44,7 +44,7 @@ class WeightsExtension:
         _repack_cpu_linears(model)
 
 
-def _repack_cpu_linears(model: torch.nn.Module) -> None:
+def _repack_cpu_linears(model: Any) -> None:
     """Refresh packed copies of CPU linears that a reload passes by.
 
     vLLM's CPU build runs a tied language head from a packed copy of the embedding; a reload sees no weight of its own

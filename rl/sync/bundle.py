@@ -41,9 +41,7 @@ def unpack(bundle: WeightBundle) -> dict[str, torch.Tensor]:
     """Copies of the bundle's tensors."""
     flat = torch.from_numpy(np.array(bundle.buffer))
     result = {}
-    for name, dtype_name, shape, offset in zip(
-        bundle.names, bundle.dtypes, bundle.shapes, bundle.offsets, strict=True
-    ):
+    for name, dtype_name, shape, offset in zip(bundle.names, bundle.dtypes, bundle.shapes, bundle.offsets, strict=True):
         dtype = getattr(torch, dtype_name)
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         result[name] = flat[offset : offset + size].view(dtype).view(shape)
