@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from rl.algo.advantages import batch_advantages
@@ -57,6 +57,7 @@ class Loop:
         io: RunIO,
         version: int = 0,
         pending: tuple[Admission, ...] = (),
+        requeued: Sequence[str] = (),
     ) -> None:
         self.config, self.pool, self.rewards, self.learner = config, pool, rewards, learner
         self.prompts, self.ledger, self.io = prompts, ledger, io
@@ -64,12 +65,17 @@ class Loop:
         self.buffer = StalenessBuffer(config.algo.prompts_per_step, config.algo.max_staleness)
         self.window = StepWindow()
         self._pending = deque(pending)
-        self._requeued: deque[str] = deque()
+        self._requeued = deque(requeued)
         self._failures = 0
         self._filtered = 0
-        self._progress = time.monotonic()
+        self._progress, self._stall_counts = time.monotonic(), True
         self._push: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def requeued(self) -> tuple[str, ...]:
+        """Samples whose group got too old and that wait to be admitted again."""
+        return tuple(self._requeued)
 
     async def run(self) -> None:
         """Train to the last step.
@@ -238,10 +244,12 @@ class Loop:
             return
         assert self._push is not None
         await self._push
+        self._stall_counts = False  # what follows may be long and makes no step
         if evaluate:
             await self.io.evaluate(self.pool, self.rewards, step)
         if save:
-            await self.io.checkpoint(step, self.learner, self.prompts, self.ledger)
+            await self.io.checkpoint(step, self.learner, self.prompts, self.ledger, self.requeued)
+        self._stall_counts, self._progress = True, time.monotonic()
 
     # ---- watching -------------------------------------------------------------------------------------------------
 
@@ -250,7 +258,7 @@ class Loop:
         while True:
             await asyncio.sleep(min(5.0, limit / 4))
             idle = time.monotonic() - self._progress
-            if idle > limit:
+            if idle > limit and self._stall_counts:
                 raise StarvationError(
                     f"nothing finished for {idle:.0f} s at version {self.version}: {self.buffer.used} of "
                     f"{self.buffer.capacity} slots in use, {self.buffer.ready} groups ready of "

@@ -85,7 +85,9 @@ class RunIO:
         self.tracker.eval(result)
         self.timeline("sync", "eval", start, time.time(), step)
 
-    async def checkpoint(self, step: int, learner: LearnerGroup, prompts: OrderedPrompts, ledger: Ledger) -> None:
+    async def checkpoint(
+        self, step: int, learner: LearnerGroup, prompts: OrderedPrompts, ledger: Ledger, requeued: Sequence[str]
+    ) -> None:
         """Write learner and driver state to `checkpoints/step_N`; a torn write never has that name."""
         root = Path(self.config.out) / CHECKPOINTS
         final = (root / f"step_{step:06d}").absolute()
@@ -93,7 +95,13 @@ class RunIO:
         if partial.exists():
             shutil.rmtree(partial)
         partial.mkdir(parents=True)
-        state = {"step": step, "prompts": prompts.state_dict(), "ledger": ledger.state_dict(), "started": self.started}
+        state = {
+            "step": step,
+            "started": self.started,
+            "prompts": prompts.state_dict(),
+            "ledger": ledger.state_dict(),
+            "requeued": list(requeued),
+        }
         start = time.time()
         await learner.save(str(partial))
         (partial / _STATE).write_text(json.dumps(state))

@@ -64,13 +64,14 @@ async def _run(config: TrainConfig, found: tuple[Path, dict[str, Any]] | None) -
             await _make_probe(config, pool, learner, ids)
             if version == 0:
                 await io.evaluate(pool, rewards, 0)
-            loop = Loop(config, pool, rewards, learner, prompts, ledger, io, version, ledger.in_flight)
+            requeued = found[1]["requeued"] if found else ()
+            loop = Loop(config, pool, rewards, learner, prompts, ledger, io, version, ledger.in_flight, requeued)
             try:
                 await loop.run()
             finally:
                 ledger.finish()
             await io.evaluate(pool, rewards, config.steps)
-            await io.checkpoint(config.steps, learner, prompts, ledger)
+            await io.checkpoint(config.steps, learner, prompts, ledger, loop.requeued)
     except Exception as exc:
         cause = describe_failure(exc)
         if cause is exc:

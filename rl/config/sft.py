@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rl.config.base import StrictModel
 from rl.config.data import PromptConfig
@@ -18,11 +18,22 @@ class SFTDataConfig(StrictModel):
     path: str
     sources: tuple[str, ...] | None = None
     """Keep only these sources; all when null."""
+    weights: dict[str, float] = {}
+    """Relative share of each source in the batches, 1 for those not named; with no weights at all, rows count alike."""
     heldout: str | None = None
     """Dataset for the accuracy reported during training; none when null."""
     heldout_rows: int = Field(300, ge=1)
     on_bad_row: Literal["raise", "skip"] = "raise"
     prompts: PromptConfig = PromptConfig()
+
+    @model_validator(mode="after")
+    def _weights_fit(self) -> SFTDataConfig:
+        unknown = sorted(set(self.weights) - set(self.sources)) if self.sources is not None else []
+        if unknown:
+            raise ValueError(f"weights name {', '.join(unknown)}, which sources leave out; add them there or drop them")
+        if any(weight <= 0 for weight in self.weights.values()):
+            raise ValueError("weights must be above 0; leave a source out of sources instead")
+        return self
 
 
 class SFTConfig(StrictModel):

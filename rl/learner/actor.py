@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import socket
 import time
-from collections import Counter
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from rl.learner import checkpoint
 from rl.learner.export import checkpoint_tensors, export_hf
 from rl.learner.fsdp import all_reduce_sum, close_ranks, free_port, init_ranks, make_optimizer, shard
 from rl.learner.samples import RolloutSample, advantages_of, behaviour_of, rollout_samples
-from rl.learner.step import optimizer_step
+from rl.learner.step import most_over_ranks, optimizer_step
 from rl.models.encoder import PromptEncoder
 from rl.models.policy import TokenScores, load_policy
 from rl.records import Group, WeightBundle
@@ -86,9 +87,9 @@ class LearnerRank:
         batches = [self._micro_batches(part, images) for part in samples]
         # Before the first update the current policy is the proximal one, so only later updates need it recomputed.
         proximal = [None, *(self._proximal(part) for part in batches[1:])]
-        sums: Counter[str] = Counter()
+        sums: defaultdict[str, float] = defaultdict(float)
         for i, share in enumerate(updates):
-            sums.update(self._update(samples[i], batches[i], proximal[i], share.sequences))
+            _add(sums, self._update(samples[i], batches[i], proximal[i], share.sequences))
         self.version += 1
         metrics = self._metrics(sums, len(updates))
         staging = time.time()
@@ -119,7 +120,10 @@ class LearnerRank:
     @torch.no_grad()
     def _proximal(self, batches: list[MicroBatch]) -> list[torch.Tensor]:
         temperature = self.config.rollout.sampling.temperature
-        return [self.policy(batch, temperature, sampled=True).logprobs for batch in batches]
+        # A forward holds collectives: ranks with fewer micro-batches repeat their last one and drop the result.
+        rounds = most_over_ranks(len(batches))
+        padded = batches + batches[-1:] * (rounds - len(batches))
+        return [self.policy(batch, temperature, sampled=True).logprobs for batch in padded][: len(batches)]
 
     def _update(
         self,
@@ -127,10 +131,10 @@ class LearnerRank:
         batches: list[MicroBatch],
         proximal: list[torch.Tensor] | None,
         sequences: int,
-    ) -> Counter[str]:
+    ) -> dict[str, float]:
         config = self.config
         loss_of = LOSSES[config.algo.loss.name]
-        sums: Counter[str] = Counter()
+        sums: defaultdict[str, float] = defaultdict(float)
 
         def loss_fn(batch: MicroBatch, scores: TokenScores) -> torch.Tensor:
             position = next(i for i, candidate in enumerate(batches) if candidate is batch)
@@ -143,7 +147,7 @@ class LearnerRank:
                 sequences=len(batch.index),
             )
             output = loss_of(inputs, config.algo.loss, float(sequences))
-            sums.update(output.sums)
+            _add(sums, output.sums)
             sums["entropy"] += float(scores.entropy.sum())
             return output.loss
 
@@ -162,8 +166,8 @@ class LearnerRank:
         sums["tokens/computed"] += sum(int(batch.attention_mask.sum()) for batch in batches)
         return sums
 
-    def _metrics(self, sums: Counter[str], updates: int) -> dict[str, float]:
-        total = all_reduce_sum({key: float(value) for key, value in sums.items()}, self.device)
+    def _metrics(self, sums: Mapping[str, float], updates: int) -> dict[str, float]:
+        total = all_reduce_sum(sums, self.device)
         tokens = total.pop("tokens")
         per_update = {key: total.pop(key) / updates for key in ("loss", "grad_norm")}
         computed = total.pop("tokens/computed")
@@ -181,3 +185,8 @@ class LearnerRank:
         # One sequence at a time keeps the order and needs no padding; the probe is a handful of short sequences.
         batches = [collate(tokens, [i], pad_id, images).to(self.device) for i in range(len(tokens))]
         return torch.cat([self.policy(batch).logprobs for batch in batches]).cpu().numpy()
+
+
+def _add(total: defaultdict[str, float], more: Mapping[str, float]) -> None:
+    for key, value in more.items():
+        total[key] += value

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -43,7 +44,7 @@ def load(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, schedul
     }
     try:
         dcp.load(state, checkpoint_id=str(folder))
-    except Exception as exc:
+    except (Exception, CheckpointException) as exc:  # torch derives the latter from BaseException
         raise CheckpointError(f"{folder} does not fit this run's model or optimiser: {exc}") from exc
     set_state_dict(policy, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
     schedule.load_state_dict(state["schedule"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import socket
+from collections.abc import Mapping
 from datetime import timedelta
 
 import torch
@@ -122,7 +123,7 @@ def clip_gradients(policy: nn.Module, max_norm: float) -> float:
     return float(full)
 
 
-def all_reduce_sum(values: dict[str, float], device: torch.device) -> dict[str, float]:
+def all_reduce_sum(values: Mapping[str, float], device: torch.device) -> dict[str, float]:
     """Sum each value over the ranks; every rank must pass the same keys."""
     if dist.get_world_size() == 1:
         return dict(values)

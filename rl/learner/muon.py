@@ -60,7 +60,9 @@ class MuonAdamW(torch.optim.AdamW):
         assert parameter.grad is not None and parameter.dim() == 2
         state = self.state[parameter]
         if "momentum" not in state:
-            state["momentum"] = torch.zeros_like(parameter.grad)
+            # AdamW's own loading of a state asks each parameter for its step.
+            state["step"], state["momentum"] = torch.tensor(0.0), torch.zeros_like(parameter.grad)
+        state["step"] += 1
         buffer: torch.Tensor = state["momentum"]
         buffer.lerp_(parameter.grad, 1 - self.momentum)
         ahead = parameter.grad.lerp(buffer, self.momentum)  # Nesterov

@@ -44,7 +44,7 @@ def optimizer_step(
     world_size = dist.get_world_size()
     optimizer.zero_grad(set_to_none=True)
     total = 0.0
-    rounds = _most_over_ranks(len(batches))
+    rounds = most_over_ranks(len(batches))
     for i in range(rounds):
         policy.set_requires_gradient_sync(i == rounds - 1)
         if i < len(batches):
@@ -66,7 +66,7 @@ def optimizer_step(
     return total, norm
 
 
-def _most_over_ranks(count: int) -> int:
+def most_over_ranks(count: int) -> int:
     """The largest number of micro-batches of any rank. Every rank must have at least one."""
     assert count > 0, "a rank without a micro-batch can't take part in the collectives of a step"
     if dist.get_world_size() == 1:

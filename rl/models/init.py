@@ -111,7 +111,7 @@ def _hf_config(config: ModelInitConfig, tokenizer: PreTrainedTokenizerFast) -> Q
 def _initialise(model: object) -> None:
     """Scale matrices by 1/sqrt(fan_in): the library's fixed std of 0.02 is tuned for widths in the thousands.
 
-    Three exceptions, each of which halved the steps that a model of 0.7M parameters needs to read positions off images:
+    Three exceptions, with which models of about a million parameters learn to read positions off images sooner:
     embeddings of 0.1 (at 0.02 text drowns beside visual tokens of about 1), patch positions of 0.5 (they have to be
     read through the projector), and outputs of residual branches at 0.4 of their scale (a calmer start when deep).
     """

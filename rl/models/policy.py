@@ -57,14 +57,18 @@ class Policy(nn.Module):
         logp_NV = torch.log_softmax(logits_NV, dim=-1)
         with torch.no_grad():
             entropy = torch.special.entr(logp_NV.exp()).sum(-1)
-        logprobs = logp_NV.gather(-1, batch.targets[:, None])[:, 0]
+        logprobs = logp_NV.gather(-1, batch.targets[:, None])[:, 0].clone()  # FSDP warns of an output that is a view
         return TokenScores(logprobs, entropy, logprobs.detach() >= logp_NV.detach().amax(-1))
 
     def _hidden_states(self, batch: MicroBatch) -> torch.Tensor:
         """float [B, T, H], before the language head."""
         kwargs: dict[str, Any] = {}
+        blank: torch.Tensor | None = None
         if batch.pixels is not None:
             kwargs["mm_encoder_outputs"] = {"image": self._image_features(batch.pixels)}
+        elif self.has_vision and self.vision_always:
+            # Before the language model, as with an image: the order of collectives must match too.
+            blank = 0.0 * self._blank_image_sum(batch.input_ids.device)
         if self.has_vision:
             kwargs["position_ids"] = batch.position_ids
         padded = bool((batch.attention_mask == 0).any())
@@ -74,10 +78,8 @@ class Policy(nn.Module):
             use_cache=False,
             **kwargs,
         )
-        hidden = output.last_hidden_state
-        if self.has_vision and self.vision_always and batch.pixels is None:
-            hidden = hidden + 0.0 * self._blank_image_sum(hidden.device)
-        return hidden
+        hidden: torch.Tensor = output.last_hidden_state
+        return hidden if blank is None else hidden + blank
 
     def _blank_image_sum(self, device: torch.device) -> torch.Tensor:
         vision = self.model.config.vision_config

@@ -1,7 +1,7 @@
 """A small byte-level BPE tokenizer with the chat, vision and answer tags as single tokens.
 
-Byte-level means that any text can be encoded; digits and punctuation stay single so that numbers, boxes and SMILES are
-spelled the same way wherever they stand.
+Byte-level means that any text can be encoded; digits, punctuation and the atoms of SMILES stay single, so that numbers,
+boxes and molecules are spelled the same way wherever they stand and can be put together from known parts.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 PAD, BOS, EOS = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
+SINGLE = r"[0-9]|[^\sA-Za-z0-9]|Cl|Br|[A-Z](?![a-z]{2})|[A-Z](?=c[c\d(])|c(?=[cn\d(]|s\d)"
+"""Never merged with a neighbour: digits, punctuation, Cl and Br, capitals that begin no word, aromatic c."""
+
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
 CHAT_TEMPLATE = (
@@ -30,7 +33,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(r"[0-9]|[^\sA-Za-z0-9]"), behavior="isolated"),
+            pre_tokenizers.Split(Regex(SINGLE), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
         ]
     )

@@ -104,18 +104,13 @@ class VllmEngine:
         return self._version
 
     async def generate(self, request: GenerateRequest) -> Generated:
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
-        params = SamplingParams(
+        params = _sampling_params(
             n=request.n,
             seed=request.seed,
             temperature=request.temperature,
             max_tokens=request.max_tokens,
             logprobs=0,
             logit_bias=self._bias,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
         )
         output = await self._submit(request.request_id, _prompt(request.prompt_ids, request.images), params)
         rollouts = tuple(_rollout(completion) for completion in sorted(output.outputs, key=lambda c: c.index))
@@ -124,12 +119,7 @@ class VllmEngine:
     async def score(
         self, prompt_ids: tuple[int, ...], images: tuple[np.ndarray, ...], response: np.ndarray
     ) -> np.ndarray:
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
-        params = SamplingParams(
-            max_tokens=1, prompt_logprobs=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
-        )
+        params = _sampling_params(max_tokens=1, prompt_logprobs=0)
         ids = (*prompt_ids, *response.tolist())
         output = await self._submit(f"score-{time.monotonic_ns()}", _prompt(ids, images), params)
         tail = output.prompt_logprobs[-len(response) :]
@@ -146,9 +136,7 @@ class VllmEngine:
             ) from exc
 
     async def abort(self, request_id: str) -> None:
-        internal = self._internal_ids.get(request_id)
-        if internal is not None:
-            await self._call(lambda: self._engine.abort_request([internal], internal=True))
+        await self._call(lambda: self._abort(request_id))
 
     def drain_busy(self) -> list[tuple[float, float]]:
         with self._wake:
@@ -174,6 +162,8 @@ class VllmEngine:
                     calls, self._calls = self._calls, []
                 for function, future in calls:
                     _settle(future, function)
+                if self._failure is not None:
+                    break  # a failed swap: what was in flight is failed too, not left waiting
                 if self._engine.has_unfinished_requests():
                     started = time.time()
                     outputs = self._engine.step()
@@ -205,12 +195,20 @@ class VllmEngine:
         self._core.resume_scheduler()
         return PushTimes(pause_s=time.monotonic() - begin, apply_s=applied)
 
+    def _abort(self, request_id: str) -> None:
+        """Drop a request. vLLM gives no output for it, so its caller is told here."""
+        internal, future = self._internal_ids.pop(request_id, None), self._requests.pop(request_id, None)
+        if internal is not None:
+            self._engine.abort_request([internal], internal=True)
+        if future is not None:
+            future.set_exception(EngineError(f"request {request_id} was aborted"))
+
     def _finish(self, output: Any) -> None:
         if not output.finished:
             return
         future = self._requests.pop(output.request_id, None)
         self._internal_ids.pop(output.request_id, None)
-        if future is not None and not future.done():
+        if future is not None:
             future.set_result(output)
 
     def _note_busy(self, start: float, end: float) -> None:
@@ -227,15 +225,16 @@ class VllmEngine:
             waiting = [future for _, future in self._calls] + list(self._requests.values())
             self._calls, self._requests = [], {}
         for future in waiting:
-            if not future.done():
-                future.set_exception(EngineDeadError(reason))
+            future.set_exception(EngineDeadError(reason))
 
     # ---- from other threads ---------------------------------------------------------------------------------------
 
     async def _submit(self, request_id: str, prompt: dict[str, Any], params: Any) -> Any:
-        future: Future[Any] = Future()
+        future = _pending()
 
         def add() -> None:
+            if request_id in self._requests:
+                raise EngineError(f"request {request_id} is in flight already; every request needs an id of its own")
             self._requests[request_id] = future
             try:
                 self._internal_ids[request_id] = self._engine.add_request(request_id, prompt, params)
@@ -252,13 +251,21 @@ class VllmEngine:
         return await asyncio.wrap_future(future)
 
     async def _call(self, function: Callable[[], T]) -> T:
-        future: Future[T] = Future()
+        future = _pending()
         with self._wake:
             if self._failure is not None or self._stopping:
                 raise EngineDeadError(f"the vLLM engine is not running: {self._failure!r}")
             self._calls.append((function, future))
             self._wake.notify()
-        return await asyncio.wrap_future(future)
+        result: T = await asyncio.wrap_future(future)
+        return result
+
+
+def _pending() -> Future[Any]:
+    """A future that its waiter can't cancel: the engine thread sets a result in any case, heard or not."""
+    future: Future[Any] = Future()
+    future.set_running_or_notify_cancel()
+    return future
 
 
 def _settle(future: Future[Any], function: Callable[[], Any]) -> None:
@@ -266,6 +273,17 @@ def _settle(future: Future[Any], function: Callable[[], Any]) -> None:
         future.set_result(function())
     except BaseException as exc:
         future.set_exception(exc)
+
+
+def _sampling_params(**settings: Any) -> Any:
+    """Raises EngineError for values that vLLM does not take, such as a temperature above 2."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    try:
+        return SamplingParams(detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY, **settings)
+    except Exception as exc:
+        raise EngineError(f"vLLM refused the sampling settings: {exc}") from exc
 
 
 def _prompt(prompt_ids: tuple[int, ...], images: tuple[np.ndarray, ...]) -> dict[str, Any]:

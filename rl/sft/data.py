@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,6 @@ from rl.models.encoder import EncodedPrompt, PromptEncoder
 from rl.models.policy import extend_positions, prompt_positions
 from rl.records import Sample
 
-
 CHUNK = 256
 """Rows whose images are processed together."""
 
@@ -28,7 +27,12 @@ class SFTRow:
 
 
 def load_rows(
-    path: str, config: SFTDataConfig, encoder: PromptEncoder, model: object, images: ImageTable, limit: int | None = None
+    path: str,
+    config: SFTDataConfig,
+    encoder: PromptEncoder,
+    model: object,
+    images: ImageTable,
+    limit: int | None = None,
 ) -> list[SFTRow]:
     """Read, filter by source and encode. Raises DataError when a row has no `solution` or nothing is left."""
     samples = [
@@ -84,6 +88,37 @@ class _RowEncoder:
         if key not in self._positions:
             self._positions[key] = prompt_positions(self.model, prompt_ids, grids)
         return self._positions[key]
+
+
+def batches(
+    rows: Sequence[SFTRow], weights: Mapping[str, float], batch_size: int, seed: int
+) -> Iterator[Sequence[int]]:
+    """Endless batches of row numbers: by `epochs` over all rows, or with weights each source in epochs of its own.
+
+    Raises:
+        DataError: a weight for a source of which there are no rows.
+    """
+    if not weights:
+        return epochs(len(rows), batch_size, seed)
+    numbers: dict[str, list[int]] = {}
+    for i, row in enumerate(rows):
+        numbers.setdefault(row.source, []).append(i)
+    missing = sorted(set(weights) - set(numbers))
+    if missing:
+        raise DataError(f"data.weights name {', '.join(missing)}, but the rows are of {', '.join(sorted(numbers))}")
+    return _weighted(numbers, weights, batch_size, seed)
+
+
+def _weighted(
+    numbers: Mapping[str, Sequence[int]], weights: Mapping[str, float], batch_size: int, seed: int
+) -> Iterator[Sequence[int]]:
+    rng = np.random.default_rng(seed)
+    share = np.array([weights.get(source, 1.0) for source in numbers])
+    rows = list(numbers.values())
+    orders = [epochs(len(part), 1, seed + 1 + i) for i, part in enumerate(rows)]
+    while True:
+        drawn = rng.choice(len(rows), batch_size, p=share / share.sum()).tolist()
+        yield [rows[i][next(orders[i])[0]] for i in drawn]
 
 
 def epochs(rows: int, batch_size: int, seed: int) -> Iterator[Sequence[int]]:

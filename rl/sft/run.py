@@ -22,7 +22,7 @@ from rl.metrics.console import progress
 from rl.metrics.tracker import Tracker
 from rl.models.encoder import PromptEncoder
 from rl.models.policy import Policy, TokenScores, load_policy, set_trainable
-from rl.sft.data import SFTRow, epochs, load_rows
+from rl.sft.data import SFTRow, batches, load_rows
 
 
 def check(config: SFTConfig) -> list[str]:
@@ -76,13 +76,13 @@ def _fit(
 ) -> None:
     samples = [row.sample for row in rows]
     optimizer, schedule = make_optimizer(policy, config.learner.optimizer, config.steps)
-    batches = epochs(len(rows), config.batch_size, config.seed)
+    order = batches(rows, config.data.weights, config.batch_size, config.seed)
     tracker = Tracker.from_config(Path(config.out), config.tracker) if rank == 0 else None
     start = time.monotonic()
     tokens = 0
     with progress(f"sft {Path(config.out).name}", config.steps, enabled=rank == 0) as bar:
         for step in range(1, config.steps + 1):
-            chosen = list(next(batches))
+            chosen = list(next(order))
             normaliser = sum(samples[i].trained_tokens for i in chosen)
             mine = [chosen[i] for i in range(rank, len(chosen), config.learner.ranks)]
             lengths = [samples[i].length for i in mine]
@@ -92,9 +92,7 @@ def _fit(
             def loss_fn(_: MicroBatch, scores: TokenScores, normaliser: int = normaliser) -> torch.Tensor:
                 return -scores.logprobs.sum() / normaliser
 
-            loss, norm = optimizer_step(
-                policy, optimizer, schedule, micro, loss_fn, config.learner.optimizer.clip_norm
-            )
+            loss, norm = optimizer_step(policy, optimizer, schedule, micro, loss_fn, config.learner.optimizer.clip_norm)
             tokens += sum(lengths)
             bar.advance()
             if step % config.log_every == 0 or step == config.steps:
@@ -103,7 +101,7 @@ def _fit(
                 row = {
                     "loss": summed["loss"],
                     "grad_norm": norm,
-                    "lr": schedule.get_last_lr()[0],
+                    "lr": float(schedule.get_last_lr()[0]),
                     "time_s": elapsed,
                     "tokens_per_s": summed["tokens"] / elapsed,
                 }

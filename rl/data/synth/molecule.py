@@ -24,11 +24,9 @@ SKELETONS: dict[str, tuple[str, tuple[int, ...]]] = {
     "pyridine": ("{0}c1c{1}c{2}ncc1", (1, 2)),
     "thiophene": ("{0}c1c{1}c{2}c{3}s1", (1, 2, 3)),
     "cyclohexane": ("{0}C1C{1}C{2}C{3}CC1", (1, 2, 3)),
-    "cyclopentane": ("{0}C1C{1}C{2}CC1", (1, 2)),
     "cyclobutane": ("{0}C1C{1}C{2}C1", (1, 2)),
     "ethane": ("{0}CC{1}", (1,)),
     "propane": ("{0}CC{1}C{2}", (1, 2)),
-    "butane": ("{0}CC{1}C{2}C{3}", (1, 2, 3)),
 }
 
 PADDINGS = (0.13, 0.17, 0.21, 0.25)
@@ -65,12 +63,13 @@ class Structure:
 def make(rng: random.Random, image_size: int) -> Draft:
     """`Write the E-SMILES of the molecule.`; the split goes by the canonical structure without its label."""
     structure = make_structure(rng)
-    angle = rng.choice(range(0, 360, 15))
+    angle = rng.choice((0, 180))
+    shift = (rng.uniform(-1, 1), rng.uniform(-1, 1))
     return Draft(
         problem="<image>Write the E-SMILES of the molecule.",
         answers=(structure.esmiles,),
         key=canonical(structure.smiles),
-        draw=lambda: draw_structure(structure, image_size, angle),
+        draw=lambda: draw_structure(structure, image_size, angle, shift),
         problem_type="science",
         answer_type="e-smiles",
         prompt_type="normal",
@@ -100,15 +99,35 @@ def canonical(smiles: str) -> str:
     return str(Chem.MolToSmiles(Chem.MolFromSmiles(smiles)))
 
 
-def draw_structure(structure: Structure, size: int, angle: int) -> bytes:
-    """PNG of the molecule turned by `angle` degrees, heteroatoms large and in color, the label in place of `*`."""
+def draw_structure(structure: Structure, size: int, angle: int, shift: tuple[float, float]) -> bytes:
+    """PNG of the molecule turned by `angle` degrees, heteroatoms large and in color, the label in place of `*`.
+
+    `shift` (-1 to 1 each) moves it off the middle, by a sixteenth of the side at most and never over the border.
+    """
     for padding in PADDINGS:
         image = _drawn(structure, size, angle, padding)
         frame = ImageOps.invert(image.convert("L"))
         frame.paste(0, (1, 1, size - 1, size - 1))
         if not any(frame.histogram()[FAINT:]):
             break
-    return encode_png(image)
+    return encode_png(_shifted(image, shift))
+
+
+def _shifted(image: Image.Image, shift: tuple[float, float]) -> Image.Image:
+    size = image.width
+    ink = ImageOps.invert(image.convert("L")).point(lambda value: 255 if value >= FAINT else 0).getbbox()
+    if ink is None or ink[0] < 1 or ink[1] < 1 or ink[2] > size - 1 or ink[3] > size - 1:
+        return image
+    left, top, right, bottom = ink
+    across = _clamp(round(shift[0] * size / 16), 1 - left, size - 1 - right)
+    down = _clamp(round(shift[1] * size / 16), 1 - top, size - 1 - bottom)
+    moved = Image.new("RGB", image.size, (255, 255, 255))
+    moved.paste(image, (across, down))
+    return moved
+
+
+def _clamp(value: int, low: int, high: int) -> int:
+    return max(low, min(high, value))
 
 
 def _drawn(structure: Structure, size: int, angle: int, padding: float) -> Image.Image:
@@ -123,6 +142,7 @@ def _drawn(structure: Structure, size: int, angle: int, padding: float) -> Image
     options: Any = drawer.drawOptions()  # the stubs give every option the type of the whole
     options.rotate = float(angle)
     options.padding = padding
+    options.fixedBondLength = 0.17 * size  # shorter where the molecule would not fit
     options.includeMetadata = False  # the PNG would carry the SMILES
     options.bondLineWidth = max(1, round(size / 40))
     options.scaleBondWidth = False

@@ -8,15 +8,17 @@ from rl.data.synth.canvas import GROUNDS, Shape, draw_shapes, place_shapes, scen
 from rl.data.synth.draft import Draft, answered
 
 LETTERS = "ABCD"
-RELATIONS = ("left", "right", "above", "below")
+RELATIONS = ("left", "above", "right", "below")
+"""Clockwise. Options keep this order and begin anywhere in it."""
 
 
 def make(rng: random.Random, image_size: int) -> Draft:
-    """`Where is the red disc relative to the blue square? A. left B. right C. above D. below`, options shuffled."""
+    """`Where is the red disc relative to the blue square? A. right B. below C. left D. above`; any may be first."""
     shapes = _scene(rng, count=rng.choice((2, 3)))
     first, second = shapes[:2]
     relation = relation_of(first, second)
-    options = rng.sample(RELATIONS, 4)
+    begin = rng.randrange(4)
+    options = RELATIONS[begin:] + RELATIONS[:begin]
     letter = LETTERS[options.index(relation)]
     listed = tuple(f"{mark}. {option}" for mark, option in zip(LETTERS, options, strict=True))
     ground = rng.choice(GROUNDS)

@@ -1,0 +1,52 @@
+"""What one of several ranks does in test_two_ranks: every scenario in turn, then its results into a file."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from rl.learner.actor import LearnerRank
+from tests.unit.learner.tiny import cut, one_step, prepare, text_policy, text_samples, vision_policy, vision_samples
+
+TEXT = {"blocks": ("blocks", "adamw"), "root": ("root", "adamw"), "muon": ("blocks", "muon")}
+TEXT_PARTS = [[[0, 1, 2]], [[3], [4, 6], [5]]]
+"""Micro-batches of each rank: one against three."""
+VISION_PARTS = [[[0]], [[1], [2]]]
+"""Only the first sequence has an image, so the second rank never sees one."""
+
+
+def scenarios(parts: dict[str, list[list[int]]]) -> dict[str, Any]:
+    """Parameters after one step of each scenario, and proximal logprobs, for this rank's micro-batches."""
+    results: dict[str, Any] = {}
+    for name, (wrap, optimizer) in TEXT.items():
+        policy = text_policy()
+        results[name] = one_step(policy, cut(text_samples(policy), parts["text"]), 7, wrap, optimizer)
+    policy = vision_policy()
+    samples, images = vision_samples(policy)
+    results["vision"] = one_step(policy, cut(samples, parts["vision"], images), 3)
+    policy = text_policy()
+    prepare(policy)
+    batches = cut(text_samples(policy), parts["text"])
+    sampling = SimpleNamespace(sampling=SimpleNamespace(temperature=1.0))
+    learner = LearnerRank(0, SimpleNamespace(rollout=sampling))  # type: ignore[arg-type]
+    learner.policy = policy
+    results["proximal"] = learner._proximal(batches)
+    return results
+
+
+def main(rank: int, world_size: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/store",
+        rank=rank,
+        world_size=world_size,
+        timeout=timedelta(seconds=40),
+    )
+    torch.save(scenarios({"text": TEXT_PARTS[rank], "vision": VISION_PARTS[rank]}), Path(folder) / f"rank_{rank}.pt")
+    dist.destroy_process_group()

@@ -1,0 +1,61 @@
+"""Two ranks make the update of one rank, with unlike numbers of micro-batches, and images on one of them only."""
+
+from __future__ import annotations
+
+import time
+from itertools import chain
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from tests.unit.learner.ranks import TEXT, TEXT_PARTS, VISION_PARTS, main, scenarios
+
+Results = dict[str, Any]
+SECONDS = 90
+
+
+@pytest.fixture(scope="module")
+def both(one_rank: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, list[Results]]:
+    """Results of one rank with all micro-batches, and of each of two ranks with its own."""
+    folder = tmp_path_factory.mktemp("ranks")
+    processes = mp.spawn(main, args=(2, str(folder)), nprocs=2, join=False)
+    alone = scenarios({"text": list(chain(*TEXT_PARTS)), "vision": list(chain(*VISION_PARTS))})
+    deadline = time.monotonic() + SECONDS
+    try:
+        while not processes.join(timeout=SECONDS):  # returns when any of them ends
+            if time.monotonic() > deadline:
+                pytest.fail(f"the ranks did not finish within {SECONDS} s: their collectives do not match")
+    finally:
+        for process in processes.processes:
+            process.kill()
+    return alone, [torch.load(folder / f"rank_{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize("scenario", [*TEXT, "vision"])
+def test_the_same_parameters(both, scenario):
+    alone, ranks = both
+    for rank in ranks:
+        assert rank[scenario].keys() == alone[scenario].keys()
+        for name, expected in alone[scenario].items():
+            torch.testing.assert_close(
+                rank[scenario][name], expected, rtol=0, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}"
+            )
+
+
+def test_the_vision_tower_learned_from_the_one_image(both):
+    from tests.unit.learner.tiny import vision_policy
+
+    alone, _ = both
+    start = {name.removeprefix("model."): p for name, p in vision_policy().named_parameters()}
+    moved = [name for name, p in start.items() if ".visual." in name and not torch.equal(alone["vision"][name], p)]
+    assert any("blocks.0" in name for name in moved) and any("deepstack_merger_list" in name for name in moved)
+
+
+def test_proximal_logprobs_with_unlike_numbers_of_micro_batches(both):
+    alone, ranks = both
+    got = [logprobs for rank in ranks for logprobs in rank["proximal"]]
+    assert len(got) == len(alone["proximal"]) == 4
+    for mine, expected in zip(got, alone["proximal"], strict=True):
+        torch.testing.assert_close(mine, expected, rtol=0, atol=1e-6)

@@ -1,0 +1,160 @@
+"""Models of a few thousand parameters and batches for them, for this process and for ranks of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.optim.lr_scheduler import LambdaLR
+
+from rl.algo.losses import LossInputs, gspo
+from rl.batch.sequences import ImageTable, MicroBatch, TrainingSample, collate
+from rl.config.learner import FSDPConfig, OptimizerConfig
+from rl.config.train import LossConfig
+from rl.learner.fsdp import full_tensors, make_optimizer, shard
+from rl.learner.step import LossFn, optimizer_step
+from rl.models.policy import Policy, TokenScores, extend_positions, prompt_positions
+
+IMAGE, VIDEO, VISION_START, VISION_END = 30, 31, 32, 33
+OPTIMIZER = OptimizerConfig(lr=1e-2, eps=1e-2, weight_decay=0.1, clip_norm=0.5, schedule="linear", warmup_steps=2)
+"""`eps` is large so that AdamW does not blow rounding in near-zero gradients up to whole steps."""
+IMAGE_KEY = "picture"
+
+
+def text_policy(seed: int = 0, layers: int = 2) -> Policy:
+    """A Llama with random weights: 4,560 parameters in two layers."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=40,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=64,
+        tie_word_embeddings=True,
+        initializer_range=0.3,
+        attn_implementation="sdpa",
+    )
+    return Policy(LlamaForCausalLM(config))
+
+
+def vision_policy(seed: int = 0) -> Policy:
+    """A Qwen3-VL of 20,880 parameters with two vision blocks, one of them feeding deepstack."""
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+    torch.manual_seed(seed)
+    rope = {"rope_type": "default", "mrope_section": [2, 1, 1], "mrope_interleaved": True, "rope_theta": 10000.0}
+    config = Qwen3VLConfig(
+        text_config=dict(
+            vocab_size=40,
+            hidden_size=16,
+            intermediate_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=8,
+            max_position_embeddings=64,
+            rope_parameters=rope,
+            initializer_range=0.3,
+        ),
+        vision_config=dict(
+            depth=2,
+            hidden_size=16,
+            intermediate_size=24,
+            num_heads=2,
+            out_hidden_size=16,
+            patch_size=4,
+            spatial_merge_size=2,
+            temporal_patch_size=2,
+            num_position_embeddings=16,
+            deepstack_visual_indexes=[0],
+            initializer_range=0.3,
+        ),
+        image_token_id=IMAGE,
+        video_token_id=VIDEO,
+        vision_start_token_id=VISION_START,
+        vision_end_token_id=VISION_END,
+        tie_word_embeddings=True,
+        attn_implementation="sdpa",
+    )
+    return Policy(Qwen3VLForConditionalGeneration(config).float())
+
+
+def text_samples(policy: Policy, count: int = 7) -> list[TrainingSample]:
+    """Sequences of different lengths; in each, one response token in four is the environment's."""
+    generator = np.random.default_rng(5)
+    return [_sample(policy, generator, generator.integers(3, 28, 3 + i), [], (), 2 + i % 5) for i in range(count)]
+
+
+def vision_samples(policy: Policy) -> tuple[list[TrainingSample], ImageTable]:
+    """One sequence with an image of 8x8 patches (16 visual tokens), two without."""
+    generator = np.random.default_rng(6)
+    images = ImageTable()
+    grid = torch.tensor([1, 8, 8])
+    pixels = generator.standard_normal((64, 3 * 2 * 4 * 4)).astype(np.float32)
+    images.add(IMAGE_KEY, torch.from_numpy(pixels), grid)
+    shown = np.array([5, VISION_START, *[IMAGE] * 16, VISION_END, 6, 7])
+    samples = [_sample(policy, generator, shown, [grid], (IMAGE_KEY,), 5)]
+    samples += [_sample(policy, generator, generator.integers(3, 28, 4 + i), [], (), 4) for i in range(2)]
+    return samples, images
+
+
+def _sample(
+    policy: Policy,
+    generator: np.random.Generator,
+    prompt: np.ndarray,
+    grids: Sequence[torch.Tensor],
+    keys: tuple[str, ...],
+    response: int,
+) -> TrainingSample:
+    positions = prompt_positions(policy.model, prompt, grids)
+    return TrainingSample(
+        input_ids=np.concatenate([prompt, generator.integers(3, 28, response)]).astype(np.int64),
+        prompt_length=len(prompt),
+        position_ids=extend_positions(positions, response),
+        trained=np.arange(response) % 4 != 3,
+        image_keys=keys,
+    )
+
+
+def cut(
+    samples: Sequence[TrainingSample], parts: Sequence[Sequence[int]], images: ImageTable | None = None
+) -> list[MicroBatch]:
+    return [collate(samples, part, 0, images) for part in parts]
+
+
+def gspo_loss(sequences: int) -> LossFn:
+    """GSPO against logprobs of a uniform policy; sequence i of the list has advantage 1 or -0.5 by turns."""
+
+    def loss(batch: MicroBatch, scores: TokenScores) -> torch.Tensor:
+        advantages = torch.tensor([1.0 if i % 2 == 0 else -0.5 for i in batch.index])[batch.sequence]
+        behaviour = torch.full_like(scores.logprobs, -math.log(40)).detach()
+        proximal = scores.logprobs.detach()
+        inputs = LossInputs(scores.logprobs, proximal, behaviour, advantages, batch.sequence, len(batch.index))
+        return gspo(inputs, LossConfig(), float(sequences)).loss
+
+    return loss
+
+
+def prepare(policy: Policy, wrap: str = "blocks", name: str = "adamw") -> tuple[torch.optim.Optimizer, LambdaLR]:
+    """Shard over the process group and make the optimizer of 10 steps."""
+    shard(policy, FSDPConfig.model_validate({"wrap": wrap}), torch.device("cpu"))
+    return make_optimizer(policy, OPTIMIZER.model_copy(update={"name": name}), 10)
+
+
+def one_step(
+    policy: Policy, parts: list[MicroBatch], sequences: int, wrap: str = "blocks", name: str = "adamw"
+) -> dict[str, torch.Tensor]:
+    """Shard, make one update with gradient clipping; returns the gathered parameters, the whole loss and the norm."""
+    optimizer, schedule = prepare(policy, wrap, name)
+    loss, norm = optimizer_step(policy, optimizer, schedule, parts, gspo_loss(sequences), OPTIMIZER.clip_norm)
+    total = torch.tensor(loss, dtype=torch.float64)
+    dist.all_reduce(total)
+    result = {name: tensor.clone() for name, tensor in full_tensors(policy).items()}
+    return result | {"loss": total.float(), "norm": torch.tensor(norm)}

@@ -1,0 +1,49 @@
+"""Numbers between two steps: over all finished groups, and ages of the trained ones."""
+
+from __future__ import annotations
+
+import pytest
+
+from rl.metrics.window import StepWindow
+from tests.unit.groups import make_group
+
+
+def test_rewards_accuracies_and_lengths_by_hand():
+    window = StepWindow()
+    window.finished(
+        make_group(0, (1.0, 0.0, 0.5, None), source="chart", lengths=(4, 8, 2, 6), finish_reasons=("stop",) * 4)
+    )
+    window.finished(make_group(1, (0.0, 0.0), source="count", lengths=(10, 30), finish_reasons=("stop", "length")))
+    assert window.drain() == pytest.approx(
+        {
+            "response/length_mean": 60 / 6,
+            "response/length_max": 30.0,
+            "response/truncated_fraction": 1 / 6,
+            "groups/finished": 2.0,
+            "reward/mean": 1.5 / 5,
+            "reward/chart": 0.5,
+            "accuracy/chart": 2 / 3,
+            "reward/count": 0.0,
+            "accuracy/count": 0.0,
+            "reward/failed_graders": 1.0,
+        }
+    )
+    assert window.drain() == {}, "a second call starts anew"
+
+
+def test_a_source_whose_graders_all_failed_has_no_mean():
+    window = StepWindow()
+    window.finished(make_group(0, (None, None), source="chart"))
+    row = window.drain()
+    assert "reward/mean" not in row and "reward/chart" not in row
+    assert row["reward/failed_graders"] == 2.0
+
+
+def test_ages_of_a_batch():
+    batch = [make_group(0, oldest=5), make_group(1, oldest=3, newest=4), make_group(2, oldest=5, newest=5)]
+    assert StepWindow.of_batch(batch, 5) == {
+        "staleness/mean": pytest.approx(2 / 3),
+        "staleness/max": 2.0,
+        "staleness/hist": {"0": 2, "2": 1},
+        "staleness/groups_over_swaps": 1.0,
+    }
