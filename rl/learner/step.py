@@ -54,6 +54,7 @@ def optimizer_step(
             loss = policy(batches[-1], temperature, sampled).logprobs.sum() * 0.0
         # FSDP averages gradients over ranks; the loss is already normalised globally, so undo the mean.
         (loss * world_size).backward()
+    _fill_missing_gradients(policy)
     norm = clip_gradients(policy, clip_norm)
     if not math.isfinite(norm) or not math.isfinite(total):
         optimizer.zero_grad(set_to_none=True)
@@ -64,6 +65,17 @@ def optimizer_step(
     optimizer.step()
     schedule.step()
     return total, norm
+
+
+def _fill_missing_gradients(policy: Policy) -> None:
+    """Give parameters that no micro-batch used, as the vision tower without images, the zero gradient that they have.
+
+    Optimizers pass over a missing gradient but go on with their momentum under a zero one. With several ranks the tower
+    always runs and has zeros, so without this the update would depend on the number of ranks.
+    """
+    for parameter in policy.parameters():
+        if parameter.requires_grad and parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
 
 
 def most_over_ranks(count: int) -> int:

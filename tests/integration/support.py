@@ -1,0 +1,148 @@
+"""What the integration tests share: small settings, teacher-forced logprobs, and what a session leaves behind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rl.batch.sequences import ImageTable, collate
+from rl.config.base import parse_config
+from rl.config.data import PromptConfig
+from rl.config.rollout import EngineConfig
+from rl.config.train import TrainConfig
+from rl.learner.samples import rollout_samples
+from rl.models.encoder import EncodedPrompt, PromptEncoder
+from rl.models.policy import Policy, load_policy
+from rl.records import Group, VersionSpan
+from rl.rollout.engine import Generated, GenerateRequest
+
+PROMPTS = PromptConfig(chat="plain", think="Think.", normal="Answer.", spatial="")
+ENGINE = EngineConfig(dtype="float32", max_model_len=160, max_num_seqs=64, kv_cache_mb=64, enforce_eager=True)
+MAX_DELTA = 1e-4
+"""Largest |engine - learner| logprob of one token in nats, both in float32."""
+MEAN_DELTA = 1e-5
+
+SESSION_MARK = "RL_TEST_SESSION"
+"""Environment variable that every process started by the tests inherits."""
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Files that the session builds once."""
+
+    train: str
+    eval: str
+    random: str
+    """Model with random weights: long answers, no right ones."""
+    tuned: str
+    """The same after a short SFT: it answers in the right form and is right at times."""
+
+
+class Teacher:
+    """The learner's side of a comparison: logprobs of given tokens under a policy in this process."""
+
+    def __init__(self, model: str) -> None:
+        self.policy = load_policy(model)
+        self.encoder = PromptEncoder(model, PROMPTS)
+        self._images = ImageTable()
+
+    def logprobs(
+        self,
+        prompt: EncodedPrompt,
+        generated: Generated,
+        *,
+        policy: Policy | None = None,
+        temperature: float = 1.0,
+        sampled: bool = True,
+    ) -> list[np.ndarray]:
+        """float32 [T] for each rollout of `generated`."""
+        policy = policy or self.policy
+        group = Group(0, "x", generated.prompt_ids, prompt.images, prompt.digests, generated.rollouts)
+        samples = rollout_samples(group, [0.0] * len(group.rollouts), policy, self.encoder, self._images)
+        tokens = [sample.tokens for sample in samples]
+        with torch.no_grad():
+            batches = [collate(tokens, [i], self.encoder.pad_id, self._images) for i in range(len(tokens))]
+            return [policy(batch, temperature, sampled).logprobs.numpy() for batch in batches]
+
+
+def request(name: str, prompt: EncodedPrompt, **options: Any) -> GenerateRequest:
+    """A request with defaults for what a test does not care about."""
+    settings: dict[str, Any] = {"n": 1, "seed": 0, "temperature": 1.0, "max_tokens": 8} | options
+    return GenerateRequest(name, prompt.token_ids, prompt.images, **settings)
+
+
+def differences(ours: Iterable[np.ndarray], theirs: Iterable[np.ndarray]) -> np.ndarray:
+    """|a - b| over all tokens, flat."""
+    return np.concatenate([np.abs(a - b) for a, b in zip(ours, theirs, strict=True)])
+
+
+def assert_same_logprobs(deltas: np.ndarray) -> None:
+    assert deltas.max() < MAX_DELTA
+    assert deltas.mean() < MEAN_DELTA
+
+
+def assert_covers(spans: Sequence[VersionSpan], length: int) -> None:
+    """Spans run over 0..length without gaps, in order of rising versions."""
+    assert [span.start for span in spans] == [0, *(span.end for span in spans[:-1])]
+    assert spans[-1].end == length
+    assert all(span.start < span.end for span in spans)
+    versions = [span.version for span in spans]
+    assert versions == sorted(set(versions))
+
+
+def train_config(paths: Paths, out: Path, **changes: Any) -> TrainConfig:
+    """A small RL run on the tuned model; `changes` are dotted keys with `__` for the dot."""
+    raw: dict[str, Any] = {
+        "model": paths.tuned,
+        "out": str(out),
+        "steps": 2,
+        "data": {"train": paths.train, "prompts": PROMPTS.model_dump()},
+        "rollout": {"engine": ENGINE.model_dump(), "sampling": {"max_tokens": 16}},
+        "learner": {"tokens_per_microbatch": 1024, "fsdp": {"wrap": "root"}, "optimizer": {"lr": 1e-3}},
+        "algo": {"prompts_per_step": 4, "group_size": 6, "max_staleness": 0},
+        "probe": {"prompts": 4},
+        "stall_timeout_s": 60,
+    }
+    for key, value in changes.items():
+        *sections, last = key.split("__")
+        node = raw
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[last] = value
+    return parse_config(TrainConfig, raw)
+
+
+def marked_processes() -> dict[int, str]:
+    """pid -> command of the processes, other than this one, that this test session started, wherever they hang."""
+    mark = f"{SESSION_MARK}={os.environ[SESSION_MARK]}".encode()
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        # A process may end while it is looked at, or belong to someone else.
+        with suppress(OSError):
+            if mark in (folder / "environ").read_bytes().split(b"\0") and int(folder.name) != os.getpid():
+                command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                if command:  # a zombie has none
+                    found[int(folder.name)] = command.strip()
+    return found
+
+
+def shared_memory() -> set[str]:
+    """Files in /dev/shm that no process maps or holds open.
+
+    Named semaphores are left out: any Python program on the machine makes them, and nothing says whose they are.
+    """
+    files = {str(path) for path in Path("/dev/shm").iterdir() if path.is_file() and not path.name.startswith("sem.")}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            maps = (folder / "maps").read_text()
+            files = {file for file in files if file not in maps}
+        with suppress(OSError):
+            files -= {os.readlink(link) for link in (folder / "fd").iterdir()}
+    return files

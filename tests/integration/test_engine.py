@@ -1,0 +1,155 @@
+"""The vLLM engine: what it says of its samples is what the learner computes, and a bad request harms no other."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rl.errors import EngineError
+from rl.models.encoder import EncodedPrompt
+from rl.models.policy import unsampled_ids
+from rl.records import VersionSpan
+from rl.rollout.engine import Generated
+from rl.rollout.vllm_engine import VllmEngine
+from tests.integration.support import Teacher, assert_same_logprobs, differences, request
+
+pytestmark = pytest.mark.timeout(90)
+
+
+def ids_of(generated: Generated) -> list[list[int]]:
+    return [rollout.token_ids.tolist() for rollout in generated.rollouts]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6, 1.7])
+async def test_behaviour_logprobs_are_the_learners(
+    engine: VllmEngine, teacher: Teacher, prompts: list[EncodedPrompt], temperature: float
+) -> None:
+    options = {"n": 4, "seed": 3, "temperature": temperature, "max_tokens": 24}
+    requests = [request(f"p{i}", prompt, **options) for i, prompt in enumerate(prompts)]
+    groups = await asyncio.gather(*map(engine.generate, requests))
+    plain = []
+    for prompt, group in zip(prompts, groups, strict=True):
+        behaviour = [rollout.logprobs for rollout in group.rollouts]
+        assert_same_logprobs(differences(behaviour, teacher.logprobs(prompt, group, temperature=temperature)))
+        plain.append(differences(behaviour, teacher.logprobs(prompt, group)))
+        assert {rollout.versions for rollout in group.rollouts} == {
+            (VersionSpan(0, 0, len(rollout.token_ids)),) for rollout in group.rollouts
+        }
+    # Logprobs that ignored the temperature would be far off.
+    assert (np.concatenate(plain).mean() > 0.1) == (temperature != 1.0)
+
+
+async def test_a_seed_decides_the_samples(engine: VllmEngine, prompts: list[EncodedPrompt]) -> None:
+    """Whatever runs beside a request, and whether its completions are asked for together or one by one."""
+    options = {"max_tokens": 20}
+    alone = await engine.generate(request("a", prompts[0], n=3, seed=7, **options))
+    single = [await engine.generate(request(f"b{i}", prompts[0], seed=7 + i, **options)) for i in range(3)]
+    busy, *_ = await asyncio.gather(
+        engine.generate(request("c", prompts[0], n=3, seed=7, **options)),
+        *(engine.generate(request(f"d{i}", prompt, n=2, seed=i, **options)) for i, prompt in enumerate(prompts)),
+    )
+    assert ids_of(alone) == ids_of(busy) == [ids_of(one)[0] for one in single]
+    assert len(set(map(tuple, ids_of(alone)))) == 3
+    other = await engine.generate(request("e", prompts[0], n=1, seed=10, **options))
+    assert ids_of(other)[0] not in ids_of(alone)
+
+
+async def test_score_is_the_learners_logprob(
+    engine: VllmEngine, teacher: Teacher, prompts: list[EncodedPrompt]
+) -> None:
+    """At temperature 1 over the whole vocabulary, as the probe after a push compares it."""
+    for i in (0, 9):
+        prompt = prompts[i]
+        group = await engine.generate(request(f"s{i}", prompt, n=3, seed=i, temperature=1.5, max_tokens=24))
+        parts = [engine.score(prompt.token_ids, prompt.images, rollout.token_ids) for rollout in group.rollouts]
+        scores = await asyncio.gather(*parts)
+        assert_same_logprobs(differences(scores, teacher.logprobs(prompt, group, sampled=False)))
+
+
+async def test_where_answers_end(engine: VllmEngine, teacher: Teacher, prompts: list[EncodedPrompt]) -> None:
+    limit, eos = 50, teacher.encoder.eos_id
+    requests = [request(f"l{i}", prompt, n=8, seed=i, max_tokens=limit) for i, prompt in enumerate(prompts)]
+    groups = await asyncio.gather(*map(engine.generate, requests))
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    assert {rollout.finish_reason for rollout in rollouts} == {"stop", "length"}
+    for rollout in rollouts:
+        ids = rollout.token_ids.tolist()
+        if rollout.finish_reason == "stop":
+            assert ids.index(eos) == len(ids) - 1  # the stop token is kept: the learner trains on it
+        else:
+            assert len(ids) == limit and eos not in ids
+        assert len(rollout.logprobs) == len(ids)
+
+
+async def test_image_placeholders_are_never_sampled(
+    engine: VllmEngine, teacher: Teacher, prompts: list[EncodedPrompt]
+) -> None:
+    """A hot random model spreads over 351 ids: without the ban each of four would come about 25 times here."""
+    requests = [request(f"h{i}", prompts[i], n=32, seed=100 * i, temperature=2.0, max_tokens=100) for i in (0, 1, 8, 9)]
+    groups = await asyncio.gather(*map(engine.generate, requests))
+    sampled = np.concatenate([rollout.token_ids for group in groups for rollout in group.rollouts])
+    counts = np.bincount(sampled, minlength=len(teacher.encoder.tokenizer))
+    banned = list(unsampled_ids(teacher.encoder.config))
+    assert len(banned) == 4
+    assert counts[banned].sum() == 0
+    assert len(sampled) > 8000
+    assert np.median(counts) > 10
+
+
+@pytest.mark.parametrize("case", ["too_long", "image_without_placeholder", "too_many_images", "unknown_token", "empty"])
+async def test_a_bad_request_is_refused_alone(engine: VllmEngine, prompts: list[EncodedPrompt], case: str) -> None:
+    image, text = prompts[0], prompts[-1]
+    bad, said = {
+        "too_long": (replace(text, token_ids=text.token_ids * 40), "context length is 160"),
+        "image_without_placeholder": (replace(text, images=image.images), "image"),
+        "too_many_images": (replace(image, token_ids=image.token_ids * 2, images=image.images * 2), "At most 1 image"),
+        "unknown_token": (replace(text, token_ids=(1, 2, 100_000)), "100000"),
+        "empty": (replace(text, token_ids=()), "empty"),
+    }[case]
+    before = await engine.generate(request("before", image, n=2, max_tokens=12))
+    running = asyncio.create_task(engine.generate(request("running", image, n=2, max_tokens=12)))
+    with pytest.raises(EngineError, match=said):
+        await engine.generate(request("bad", bad))
+    assert ids_of(await running) == ids_of(before)
+    assert ids_of(await engine.generate(request("after", image, n=2, max_tokens=12))) == ids_of(before)
+
+
+@pytest.mark.parametrize("settings", [{"temperature": 2.5}, {"max_tokens": 0}])
+async def test_settings_out_of_range_are_refused(
+    engine: VllmEngine, prompts: list[EncodedPrompt], settings: dict[str, float]
+) -> None:
+    with pytest.raises(EngineError, match="sampling settings"):
+        await engine.generate(request("bad", prompts[0], **settings))
+
+
+async def test_an_id_in_flight_is_refused(engine: VllmEngine, prompts: list[EncodedPrompt]) -> None:
+    first = asyncio.create_task(engine.generate(request("twin", prompts[-1], n=2, max_tokens=40)))
+    second = asyncio.create_task(engine.generate(request("twin", prompts[-1], n=2, max_tokens=40)))
+    with pytest.raises(EngineError, match="in flight already"):
+        await second
+    assert len((await first).rollouts) == 2
+
+
+@pytest.mark.parametrize("n", [1, 4])
+async def test_abort_ends_a_request(engine: VllmEngine, prompts: list[EncodedPrompt], n: int) -> None:
+    text = prompts[-1]
+    long = asyncio.create_task(engine.generate(request("long", text, n=n, temperature=2.0, max_tokens=140)))
+    await engine.generate(request("short", text, max_tokens=4))  # by its end the long one is under way
+    await engine.abort("long")
+    with pytest.raises(EngineError, match="long was aborted"):
+        await long
+    await engine.abort("long")  # of a request that is gone: nothing happens
+    assert len((await engine.generate(request("long", text, n=n))).rollouts) == n
+
+
+async def test_a_caller_that_goes_away_harms_nobody(engine: VllmEngine, prompts: list[EncodedPrompt]) -> None:
+    tasks = [asyncio.create_task(engine.generate(request(f"x{i}", prompts[0], max_tokens=30))) for i in range(8)]
+    await asyncio.sleep(0)  # each has handed its request in and waits
+    for task in tasks:
+        task.cancel()
+    ended = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(end, asyncio.CancelledError) for end in ended)
+    assert len((await engine.generate(request("y", prompts[0]))).rollouts) == 1

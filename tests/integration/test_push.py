@@ -1,0 +1,130 @@
+"""Weight pushes into a running engine: what it samples after one is what the new policy would, token by token."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from rl.learner.export import checkpoint_tensors
+from rl.models.encoder import EncodedPrompt
+from rl.models.policy import Policy
+from rl.records import WeightBundle
+from rl.rollout.vllm_engine import VllmEngine
+from rl.sync.bundle import pack
+from tests.integration.support import (
+    MAX_DELTA,
+    Teacher,
+    assert_covers,
+    assert_same_logprobs,
+    differences,
+    request,
+)
+
+pytestmark = pytest.mark.timeout(90)
+
+NOISE = 0.02
+"""Standard deviation added to every weight from version to version: far more than a step, so that mix-ups show."""
+
+
+@pytest.fixture(scope="module")
+def versions(teacher: Teacher) -> list[Policy]:
+    """Four policies, each some noise away from the one before; version 0 is the random model."""
+    policies = [teacher.policy]
+    for seed in (1, 2, 3):
+        generator = torch.Generator().manual_seed(seed)
+        policy = copy.deepcopy(policies[-1])
+        for parameter in policy.parameters():
+            parameter.data.add_(NOISE * torch.randn(parameter.shape, generator=generator))
+        policies.append(policy)
+    return policies
+
+
+def bundle_of(policy: Policy, version: int) -> WeightBundle:
+    return pack(checkpoint_tensors(policy), version)
+
+
+def test_the_language_head_is_tied(teacher: Teacher) -> None:
+    """The case of the tests below that engines get wrong: the head has no weight of its own in a bundle."""
+    head, embedding = teacher.policy.model.get_output_embeddings(), teacher.policy.model.get_input_embeddings()
+    assert head.weight is embedding.weight
+    assert not any("lm_head" in name for name in checkpoint_tensors(teacher.policy))
+
+
+async def test_after_a_push_the_engine_is_the_new_policy(
+    engine: VllmEngine, teacher: Teacher, prompts: list[EncodedPrompt], versions: list[Policy]
+) -> None:
+    for version in (1, 2, 3):
+        await engine.update_weights(bundle_of(versions[version], version))
+        assert engine.version == version
+        requests = [request(f"v{version}-{i}", prompt, n=2, seed=i, max_tokens=16) for i, prompt in enumerate(prompts)]
+        groups = await asyncio.gather(*map(engine.generate, requests))
+        for prompt, group in zip(prompts, groups, strict=True):
+            assert {span.version for rollout in group.rollouts for span in rollout.versions} == {version}
+            behaviour = [rollout.logprobs for rollout in group.rollouts]
+            assert_same_logprobs(differences(behaviour, teacher.logprobs(prompt, group, policy=versions[version])))
+            old = teacher.logprobs(prompt, group, policy=versions[version - 1])
+            assert differences(behaviour, old).mean() > 0.1
+            scores = [await engine.score(prompt.token_ids, prompt.images, r.token_ids) for r in group.rollouts]
+            plain = teacher.logprobs(prompt, group, policy=versions[version], sampled=False)
+            assert_same_logprobs(differences(scores, plain))
+
+
+async def test_a_bundle_of_the_object_store_is_read_only(
+    engine: VllmEngine, prompts: list[EncodedPrompt], versions: list[Policy]
+) -> None:
+    bundle = bundle_of(versions[1], 1)
+    bundle.buffer.flags.writeable = False
+    before = bundle.buffer.copy()
+    await engine.update_weights(bundle)
+    await engine.generate(request("r", prompts[0]))
+    await engine.update_weights(bundle_of(versions[2], 2))
+    assert np.array_equal(bundle.buffer, before)
+
+
+async def test_requests_live_through_pushes(
+    engine: VllmEngine, teacher: Teacher, prompts: list[EncodedPrompt], versions: list[Policy]
+) -> None:
+    """Two pushes under running requests: each token was sampled by the policy that its span names."""
+    requests = [request(f"f{i}", prompt, n=3, seed=10 * i, max_tokens=100) for i, prompt in enumerate(prompts)]
+    running = [asyncio.create_task(engine.generate(one)) for one in requests]
+    for version in (1, 2):
+        # By the end of a short request the long ones have advanced about as far.
+        await engine.generate(request(f"clock{version}", prompts[-1], n=4, max_tokens=20, temperature=2.0))
+        times = await engine.update_weights(bundle_of(versions[version], version))
+        assert 0 < times.apply_s <= times.pause_s < 5
+    groups = await asyncio.gather(*running)
+    crossed = {"image": 0, "text": 0}
+    for prompt, group in zip(prompts, groups, strict=True):
+        under = [teacher.logprobs(prompt, group, policy=versions[version]) for version in (0, 1, 2)]
+        for i, rollout in enumerate(group.rollouts):
+            assert_covers(rollout.versions, len(rollout.token_ids))
+            for span in rollout.versions:
+                part = slice(span.start, span.end)
+                deltas = [np.abs(rollout.logprobs[part] - under[version][i][part]) for version in (0, 1, 2)]
+                assert deltas[span.version].max() < MAX_DELTA
+                if span.end - span.start >= 8:
+                    assert all(deltas[other].mean() > 0.02 for other in {0, 1, 2} - {span.version})
+            if [span.version for span in rollout.versions] == [0, 1, 2]:
+                crossed["image" if prompt.images else "text"] += 1
+    assert crossed["image"] >= 6 and crossed["text"] >= 4
+
+
+@pytest.mark.parametrize("kind", ["image", "long"])
+async def test_a_push_drops_cached_prompts(
+    engine: VllmEngine, teacher: Teacher, prompts: list[EncodedPrompt], versions: list[Policy], kind: str
+) -> None:
+    """The same prompt, warm in the image cache or (as it fills a block of 128 tokens) in the prefix cache."""
+    prompt = prompts[0] if kind == "image" else replace(prompts[-1], token_ids=prompts[-1].token_ids * 14)
+    assert kind == "image" or 128 < len(prompt.token_ids) < 144
+    cold = await engine.generate(request("cold", prompt, max_tokens=16))
+    warm = await engine.generate(request("warm", prompt, max_tokens=16))
+    assert cold.rollouts[0].token_ids.tolist() == warm.rollouts[0].token_ids.tolist()
+    await engine.update_weights(bundle_of(versions[1], 1))
+    pushed = await engine.generate(request("pushed", prompt, max_tokens=16))
+    truth = teacher.logprobs(prompt, pushed, policy=versions[1])
+    assert_same_logprobs(differences([pushed.rollouts[0].logprobs], truth))
