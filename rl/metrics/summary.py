@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
@@ -116,7 +117,7 @@ def print_final(pipeline_dir: Path, console: Console | None = None) -> Path:
         console.print(_rich_table(before, after))
     else:
         console.print(f"no before/after table: {run_dir / files.EVALS} lacks step 0 or a later step")
-    console.print(fates_line(summary["fates"]), highlight=False)
+    console.print(fates_line(summary["fates"]), highlight=False, soft_wrap=True)
     probe = summary["max_probe_logprob_delta"]
     shown = "not measured" if probe is None else f"{probe:.2g} nats"
     console.print(f"engine against learner, largest mean |delta logprob|: {shown}", highlight=False)
@@ -134,9 +135,10 @@ def fates_line(fates: Mapping[str, int]) -> str:
 
 def _rich_table(before: EvalResult, after: EvalResult) -> RichTable:
     header, rows = comparison(before, after)
-    table = RichTable(title=f"before RL and after {after.step} steps (%, change in points)", title_justify="left")
+    title = f"before RL and after {after.step} steps (%, change in points)"
+    table = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for index, name in enumerate(header):
-        table.add_column(name, justify="left" if index == 0 else "right")
+        table.add_column(name, justify="left" if index == 0 else "right", no_wrap=index == 0)
     for row in rows:
         if row[0] == "all":
             table.add_section()
