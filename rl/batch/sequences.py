@@ -1,7 +1,7 @@
 """Token sequences ready for training, and the padded micro-batches made of them.
 
-A micro-batch addresses its trained tokens by flat row indices, so losses see one flat `[N]` axis of tokens and never the
-padding. (A packed layout fits the same record: only the way rows are counted changes.)
+A micro-batch addresses its trained tokens by flat row indices, so losses see one flat `[N]` axis of tokens and never
+the padding. (A packed layout fits the same record: only the way rows are counted changes.)
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class PixelBatch:
     grid_thw: torch.Tensor
     """int64 [images, 3]: patches along time, height, width."""
     occurrence: tuple[int, ...]
-    """For each image placeholder of the batch, in order, the index of its image: completions of one prompt share one."""
+    """For each image placeholder of the batch, in order, the index of its image; a prompt's completions share one."""
 
     def to(self, device: torch.device) -> PixelBatch:
         return replace(self, pixel_values=self.pixel_values.to(device), grid_thw=self.grid_thw.to(device))
