@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import textwrap
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -70,9 +71,9 @@ def task_sheet(examples: tuple[files.EvalExample, ...]) -> Figure:
         if example.images:
             ax.imshow(Image.open(BytesIO(base64.b64decode(example.images[0]))), interpolation="nearest")
         question = example.problem.replace("<image>", "")
-        wrapped = "\n".join(question[i : i + 26] for i in range(0, len(question), 26))
-        ax.set_title(f"{example.source}\n{wrapped}", fontsize=7)
-        ax.text(0.5, -0.08, example.answers[0], fontsize=7, ha="center", va="top", transform=ax.transAxes)
+        ax.set_title(f"{example.source}\n{textwrap.fill(question, 26)}", fontsize=7)
+        ax.set_box_aspect(1)
+        ax.text(0.5, -0.05, example.answers[0], fontsize=7, ha="center", va="top", transform=ax.transAxes)
     return figure
 
 
