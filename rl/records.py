@@ -15,6 +15,9 @@ from typing import Any
 
 import numpy as np
 
+RIGHT = 0.5
+"""A completion is right when its reward reaches this: all of 0/1 verifiers, and boxes at the usual IoU of 0.5."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -108,14 +111,6 @@ class GroupMeta:
     started_s: float
     """Unix time when the worker handed the request to its engine."""
     finished_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """A completion's text with what a reward needs; travels to the reward workers by reference."""
-
-    text: str
-    finish_reason: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from rl.config.curate import CurateConfig
 from rl.curate.select import Candidate, judge
 from rl.data.formats import read_samples, write_samples
 from rl.errors import DataError
-from rl.eval.runner import RIGHT, Attempts, attempt_all
+from rl.eval.runner import Attempts, attempt_all
+from rl.records import RIGHT
 
 RL_SET = "rl_set.parquet"
 

@@ -13,11 +13,8 @@ from rl.algo.passk import pass_at_k
 from rl.cluster import RewardClient, RolloutPool
 from rl.config.rollout import SamplingConfig
 from rl.metrics.console import progress
-from rl.records import GroupMeta
+from rl.records import RIGHT, GroupMeta
 from rl.rollout.worker import PromptTask
-
-RIGHT = 0.5
-"""A completion is right when its reward reaches this: all of 0/1 verifiers, and boxes at the usual IoU of 0.5."""
 
 
 @dataclass(frozen=True, slots=True)

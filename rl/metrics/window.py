@@ -6,10 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from rl.records import ScoredGroup
-
-RIGHT = 0.5
-"""Reward from which a completion counts as right."""
+from rl.records import RIGHT, ScoredGroup
 
 
 class StepWindow:
