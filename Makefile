@@ -14,7 +14,7 @@ export HF_HUB_OFFLINE ?= 1
 export RAY_USAGE_STATS_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart quickstart-long test test-unit lint format clean distclean
+.PHONY: help install quickstart quickstart-long test test-unit test-integration lint format clean distclean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -42,11 +42,14 @@ quickstart: $(STAMP) ## the whole pipeline in miniature, under 20 minutes on two
 quickstart-long: $(STAMP) ## the same with more data and steps, about an hour
 	$(BIN)/rl pipeline configs/quickstart/long/pipeline.yaml $(PIPELINE_ARGS)
 
-test: lint ## lint, then every test, integration included
-	$(BIN)/python -m pytest --durations=20 $(PYTEST_ARGS)
+# Two processes: an engine that runs inside pytest leaves its process group behind, which the learner's tests make too.
+test: lint test-unit test-integration ## lint, then every test, real engines included
 
 test-unit: $(STAMP) ## the tests that start neither Ray nor vLLM
-	$(BIN)/python -m pytest -m "not integration" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not integration" --durations=10 $(PYTEST_ARGS)
+
+test-integration: $(STAMP) ## the tests on real vLLM, Ray and FSDP2
+	$(BIN)/python -m pytest -m integration --durations=10 $(PYTEST_ARGS)
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -215,8 +215,7 @@ class Loop:
         row["sync/push_s"] = pushed - started
         row["sync/pause_s"] = max(t.pause_s for t in times)
         row["sync/apply_s"] = max(t.apply_s for t in times)
-        if probe is not None:
-            row |= await self._probe(step, probe)
+        row |= await self._probe(step, probe)
         row |= self.io.rollout_activity(await self.pool.each("busy"), self.pool.names, step)
         self.io.step(step, row, self.ledger)
 

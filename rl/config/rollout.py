@@ -28,7 +28,7 @@ class EngineConfig(StrictModel):
 class SamplingConfig(StrictModel):
     """How completions are sampled. `top_p` is 1 by contract: training normalises over the whole vocabulary."""
 
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(1.0, gt=0, le=2)
     max_tokens: int = Field(8192, ge=1)
 
 

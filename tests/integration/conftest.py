@@ -32,6 +32,7 @@ os.environ[SESSION_MARK] = uuid.uuid4().hex
 # The tests' clusters are their own: not one that the machine is part of, and with a token that nobody else has.
 os.environ.pop("RAY_ADDRESS", None)
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
+os.environ["RAY_IGNORE_UNHANDLED_ERRORS"] = "1"  # as `rl.cluster.connect` sets it
 
 EXIT_SECONDS = 20
 SESSION_CPUS = 8

@@ -24,7 +24,7 @@ from rl.records import Group, VersionSpan
 from rl.rollout.engine import Generated, GenerateRequest
 
 PROMPTS = PromptConfig(chat="plain", think="Think.", normal="Answer.", spatial="")
-ENGINE = EngineConfig(dtype="float32", max_model_len=160, max_num_seqs=64, kv_cache_mb=64, enforce_eager=True)
+ENGINE = EngineConfig(dtype="float32", max_model_len=512, max_num_seqs=64, kv_cache_mb=64, enforce_eager=True)
 MAX_DELTA = 1e-4
 """Largest |engine - learner| logprob of one token in nats, both in float32."""
 MEAN_DELTA = 1e-5

@@ -103,7 +103,7 @@ async def test_image_placeholders_are_never_sampled(
 async def test_a_bad_request_is_refused_alone(engine: VllmEngine, prompts: list[EncodedPrompt], case: str) -> None:
     image, text = prompts[0], prompts[-1]
     bad, said = {
-        "too_long": (replace(text, token_ids=text.token_ids * 40), "context length is 160"),
+        "too_long": (replace(text, token_ids=text.token_ids * 60), "context length is 512"),
         "image_without_placeholder": (replace(text, images=image.images), "image"),
         "too_many_images": (replace(image, token_ids=image.token_ids * 2, images=image.images * 2), "At most 1 image"),
         "unknown_token": (replace(text, token_ids=(1, 2, 100_000)), "100000"),
@@ -136,7 +136,7 @@ async def test_an_id_in_flight_is_refused(engine: VllmEngine, prompts: list[Enco
 @pytest.mark.parametrize("n", [1, 4])
 async def test_abort_ends_a_request(engine: VllmEngine, prompts: list[EncodedPrompt], n: int) -> None:
     text = prompts[-1]
-    long = asyncio.create_task(engine.generate(request("long", text, n=n, temperature=2.0, max_tokens=140)))
+    long = asyncio.create_task(engine.generate(request("long", text, n=n, temperature=2.0, max_tokens=400)))
     await engine.generate(request("short", text, max_tokens=4))  # by its end the long one is under way
     await engine.abort("long")
     with pytest.raises(EngineError, match="long was aborted"):

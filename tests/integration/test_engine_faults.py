@@ -7,6 +7,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 import pytest
+import ray
 import torch
 
 from rl.cluster import RolloutPool, describe_failure
@@ -20,9 +21,9 @@ from tests.integration.support import ENGINE, PROMPTS, Paths, Teacher
 pytestmark = pytest.mark.timeout(150)
 
 
-def _task(paths: Paths, uid: int, max_tokens: int) -> PromptTask:
+def _task(paths: Paths, uid: int, max_tokens: int, n: int = 1) -> PromptTask:
     sampling = SamplingConfig(temperature=2.0, max_tokens=max_tokens)
-    return PromptTask(uid, paths.eval, "counting_eval_0", 1, uid, sampling)
+    return PromptTask(uid, paths.eval, "counting_eval_0", n, uid, sampling)
 
 
 async def _failure(call: Awaitable[Any]) -> BaseException:
@@ -33,8 +34,8 @@ async def _failure(call: Awaitable[Any]) -> BaseException:
 
 
 async def _busy(paths: Paths, actor: Any) -> Any:
-    """A long request that is under way."""
-    long = actor.generate.options(num_returns=3).remote(_task(paths, 0, 140))[0]
+    """A long request that is under way: seconds of work, which the messages of a test take milliseconds of."""
+    long = actor.generate.options(num_returns=3).remote(_task(paths, 0, 900, n=48))[0]
     await actor.generate.options(num_returns=3).remote(_task(paths, 1, 4))[0]
     return long
 
@@ -46,8 +47,9 @@ async def _after(paths: Paths, actor: Any) -> None:
 
 async def _misfit(paths: Paths, actor: Any, tensors: dict[str, torch.Tensor], good: dict[str, torch.Tensor]) -> None:
     """Half-written weights must never sample."""
+    bad = ray.put(pack(tensors, 1))
     long = await _busy(paths, actor)
-    push = await _failure(actor.update_weights.remote(pack(tensors, 1)))
+    push = await _failure(actor.update_weights.remote(bad))
     assert isinstance(push, SyncError) and "version 1 and refuses further work" in str(push)
     assert isinstance(await _failure(long), EngineDeadError)
     await _after(paths, actor)
@@ -67,7 +69,8 @@ async def test_an_engine_that_can_not_go_on_says_so(cluster: None, paths: Paths,
     name = next(name for name in good if "o_proj" in name)
     wrong_shape = good | {name: good[name][:, :32].contiguous()}
     wrong_name = {("nonsense.weight" if key == name else key): tensor for key, tensor in good.items()}
-    pool = RolloutPool(RolloutConfig(workers=3, engine=ENGINE), paths.random, PROMPTS, [paths.eval], "raise")
+    engine = ENGINE.model_copy(update={"max_model_len": 1024})
+    pool = RolloutPool(RolloutConfig(workers=3, engine=engine), paths.random, PROMPTS, [paths.eval], "raise")
     try:
         await pool.ready()
         first, second, third = pool.actors

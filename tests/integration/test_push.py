@@ -90,10 +90,10 @@ async def test_requests_live_through_pushes(
     engine: VllmEngine, teacher: Teacher, prompts: list[EncodedPrompt], versions: list[Policy]
 ) -> None:
     """Two pushes under running requests: each token was sampled by the policy that its span names."""
-    requests = [request(f"f{i}", prompt, n=3, seed=10 * i, max_tokens=100) for i, prompt in enumerate(prompts)]
+    requests = [request(f"f{i}", prompt, n=3, seed=10 * i, max_tokens=250) for i, prompt in enumerate(prompts)]
     running = [asyncio.create_task(engine.generate(one)) for one in requests]
     for version in (1, 2):
-        # By the end of a short request the long ones have advanced about as far.
+        # By the end of a short request the long ones have advanced about as far, and have far to go.
         await engine.generate(request(f"clock{version}", prompts[-1], n=4, max_tokens=20, temperature=2.0))
         times = await engine.update_weights(bundle_of(versions[version], version))
         assert 0 < times.apply_s <= times.pause_s < 5
