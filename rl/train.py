@@ -32,7 +32,8 @@ def run(config: TrainConfig, resume: bool = False) -> Path:
     """Train; returns the run folder. See `rl.loop.Loop.run` for what is raised."""
     out = Path(config.out)
     if not resume and ((out / "metrics.jsonl").exists() or complete_checkpoints(out)):
-        raise ConfigError(f"{out} holds a run already; continue it with --resume or set another `out`")
+        remedy = "continue it with --resume" if complete_checkpoints(out) else "it has no checkpoint yet: remove it"
+        raise ConfigError(f"{out} holds a run already; {remedy}, or set another `out`")
     found = latest_checkpoint(out) if resume else None
     save_config(config, out / "config.yaml")
     connect(config.ray_address)
@@ -43,7 +44,8 @@ def run(config: TrainConfig, resume: bool = False) -> Path:
 
 
 async def _run(config: TrainConfig, found: tuple[Path, dict[str, Any]] | None) -> None:
-    started = found[1]["started"] if found else time.time()
+    begun = time.time()
+    started = found[1]["started"] if found else begun
     datasets = [path for path in (config.data.train, config.data.eval) if path]
     pool = RolloutPool(config.rollout, config.model, config.data.prompts, datasets, config.data.on_bad_row)
     learner = LearnerGroup(config)
@@ -51,15 +53,16 @@ async def _run(config: TrainConfig, found: tuple[Path, dict[str, Any]] | None) -
     tracker = Tracker.from_config(Path(config.out), config.tracker)
     try:
         await asyncio.gather(pool.ready(), learner.start())
-        ids, _, answer_types = await pool.catalogue(config.data.train)
-        rewards = RewardClient(config.rewards, answer_types)
+        catalogues = [await pool.catalogue(path) for path in datasets]
+        ids = catalogues[0][0]
+        rewards = RewardClient(config.rewards, sorted({name for catalogue in catalogues for name in catalogue[2]}))
         await rewards.ready()
         ledger, prompts = Ledger(tracker.fate), OrderedPrompts(ids, config.seed)
         with RunTable(config.steps) as table:
             io = RunIO(config, tracker, table, started)
-            io.timeline("sync", "start", started, time.time())
+            io.timeline("sync", "start", begun, time.time())
             if config.data.eval:
-                io.eval_ids = (await pool.catalogue(config.data.eval))[0]
+                io.eval_ids = catalogues[1][0]
             version = await _restore(found, pool, learner, ledger, prompts)
             await _make_probe(config, pool, learner, ids)
             if version == 0:
@@ -105,9 +108,12 @@ async def _make_probe(config: TrainConfig, pool: RolloutPool, learner: LearnerGr
     """Fix the sequences on which engine and learner are compared after each push: spread over the dataset."""
     count = min(config.probe.prompts, len(ids))
     chosen = [ids[i * len(ids) // count] for i in range(count)]
+    # Scoring a sequence samples one token more, so a probe sequence must not fill the context.
+    sampling = config.rollout.sampling.model_copy(
+        update={"max_tokens": min(256, config.rollout.sampling.max_tokens - 1)}
+    )
     tasks = [
-        PromptTask(i, config.data.train, sample_id, 1, i, config.rollout.sampling, tag="probe")
-        for i, sample_id in enumerate(chosen)
+        PromptTask(i, config.data.train, sample_id, 1, i, sampling, tag="probe") for i, sample_id in enumerate(chosen)
     ]
     groups = pool.actors[0].make_probe.remote(tasks)
     for actor in pool.actors[1:]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rl.config.base import StrictModel
 
@@ -40,8 +40,17 @@ class RolloutConfig(StrictModel):
     gpus_per_worker: float = Field(0, ge=0)
     threads: int = Field(1, ge=1)
     """CPU threads of an engine that runs on CPU."""
-    engine: EngineConfig = EngineConfig()
+    engine: EngineConfig = EngineConfig(max_model_len=12288)
     sampling: SamplingConfig = SamplingConfig()
+
+    @model_validator(mode="after")
+    def _room_for_a_prompt(self) -> RolloutConfig:
+        if self.sampling.max_tokens >= self.engine.max_model_len:
+            raise ValueError(
+                f"sampling.max_tokens {self.sampling.max_tokens} leaves no room for a prompt in engine.max_model_len "
+                f"{self.engine.max_model_len}; raise max_model_len or lower max_tokens"
+            )
+        return self
 
 
 class RewardConfig(StrictModel):

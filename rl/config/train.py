@@ -42,7 +42,12 @@ class LossConfig(StrictModel):
 
 
 class AdvantageConfig(StrictModel):
-    """From rewards to advantages: (reward + bias) * scale, then within the group, then over the batch."""
+    """From rewards to advantages: (reward + bias) * scale, then within the group, then over the batch.
+
+    Every choice of `group` subtracts the group's mean, so `bias` cancels; it is here because published recipes state
+    it.
+    `scale` matters for `mean` without `batch_normalise`.
+    """
 
     bias: float = -0.5
     scale: float = 10.0
@@ -64,7 +69,7 @@ class AlgoConfig(StrictModel):
     loss: LossConfig = LossConfig()
     advantages: AdvantageConfig = AdvantageConfig()
     min_valid_rewards: int = Field(2, ge=2)
-    """Groups with fewer rewards that have a value are filtered."""
+    """Groups with fewer rewards that have a value get the fate `failed`."""
 
     @model_validator(mode="after")
     def _updates_divide(self) -> AlgoConfig:
@@ -82,7 +87,7 @@ class EvalDuringConfig(StrictModel):
     """Evaluations of a run; one is made before the first and one after the last step."""
 
     k: int = Field(8, ge=1)
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(1.0, gt=0, le=2)
     seed: int = 1234
     every: int | None = Field(None, ge=1)
     """Steps between further evaluations."""

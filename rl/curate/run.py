@@ -13,7 +13,7 @@ from rl.config.base import save_config
 from rl.config.curate import CurateConfig
 from rl.curate.select import Candidate, judge
 from rl.data.formats import read_samples, write_samples
-from rl.errors import DataError
+from rl.errors import ConfigError, DataError
 from rl.eval.runner import Attempts, attempt_all
 from rl.records import RIGHT
 
@@ -36,7 +36,13 @@ def run(config: CurateConfig) -> Path:
     save_config(config, out / "config.yaml")
     connect(config.ray_address)
     attempts = asyncio.run(_attempts(config))
-    candidates = [judge(a.meta.sample_id, a.meta.source, a.rewards, RIGHT, config.select) for a in attempts]
+    unknown = sorted(set(config.select.bands) - {attempt.source for attempt in attempts})
+    if unknown:
+        raise ConfigError(
+            f"select.bands names sources {unknown} that {config.candidates} does not hold; it holds "
+            f"{sorted({attempt.source for attempt in attempts})}"
+        )
+    candidates = [judge(a.sample_id, a.source, a.rewards, RIGHT, config.select) for a in attempts]
     _write_attempts(out / "attempts.parquet", attempts)
     _write_table(out / "candidates.parquet", candidates)
     _plot(out, candidates)
@@ -70,13 +76,13 @@ def _write_attempts(path: Path, attempts: Sequence[Attempts]) -> None:
 
     rows = [
         {
-            "id": a.meta.sample_id,
-            "source": a.meta.source,
+            "id": a.sample_id,
+            "source": a.source,
             "attempt": i,
             "reward": reward,
             "status": a.statuses[i],
-            "length": a.meta.lengths[i],
-            "finish_reason": a.meta.finish_reasons[i],
+            "length": a.meta.lengths[i] if a.meta else None,
+            "finish_reason": a.meta.finish_reasons[i] if a.meta else None,
         }
         for a in attempts
         for i, reward in enumerate(a.rewards)

@@ -21,13 +21,13 @@ class Candidate:
     correct: float
     """Of those, how many were right."""
     mean_reward: float
-    """NaN without a valid attempt."""
+    """NaN, as the scores below, with fewer than k valid attempts."""
     pass_at_1: float
     pass_at_n: float
     """Pass@k with the k of the rule."""
     kept: bool
     reason: str
-    """`kept`, `no_valid_attempt`, `too_hard`, `too_easy` or `outside_band`."""
+    """`kept`, `too_few_valid` (fewer than k), `too_hard`, `too_easy` or `outside_band`."""
 
 
 def judge(id: str, source: str, rewards: Sequence[float | None], right_from: float, rule: SelectConfig) -> Candidate:
@@ -36,12 +36,12 @@ def judge(id: str, source: str, rewards: Sequence[float | None], right_from: flo
     Pass@k high and Pass@1 low: the discrepancy between what the policy can do and what it does is what RL can close.
     """
     values = [reward for reward in rewards if reward is not None]
-    if not values:
-        return Candidate(id, source, 0, 0.0, math.nan, math.nan, math.nan, False, "no_valid_attempt")
+    if len(values) < rule.pass_k:
+        return Candidate(id, source, len(values), math.nan, math.nan, math.nan, math.nan, False, "too_few_valid")
     right = sum(value >= right_from for value in values)
     mean = math.fsum(values) / len(values)
     first = right / len(values)
-    last = pass_at_k(len(values), right, min(rule.pass_k, len(values)))
+    last = pass_at_k(len(values), right, rule.pass_k)
     band = rule.bands.get(source, rule.band)
     if last < rule.min_pass_at_k:
         reason = "too_hard"

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from rl.algo.passk import pass_at_k
-from rl.cluster import RewardClient, RolloutPool
+from rl.cluster import RewardClient, RolloutPool, describe_failure
 from rl.config.rollout import SamplingConfig
+from rl.errors import DataError, EngineDeadError, EngineError
 from rl.metrics.console import progress
 from rl.records import RIGHT, GroupMeta
 from rl.rollout.worker import PromptTask
@@ -21,7 +22,10 @@ from rl.rollout.worker import PromptTask
 class Attempts:
     """The scored attempts at one sample."""
 
-    meta: GroupMeta
+    meta: GroupMeta | None
+    """None when the prompt itself failed."""
+    sample_id: str
+    source: str
     rewards: tuple[float | None, ...]
     statuses: tuple[str, ...]
     scoring: Any
@@ -52,17 +56,25 @@ async def attempt_all(
     seed: int,
     label: str,
 ) -> list[Attempts]:
-    """`k` scored completions of each sample, in the order of `ids`."""
+    """`k` scored completions of each sample, in the order of `ids`; a prompt that fails has no rewards."""
+    sources = (await pool.catalogue(dataset))[1]
     concurrency = asyncio.Semaphore(max(1, 2 * pool.config.workers * pool.config.engine.max_num_seqs // k))
     with progress(label, len(ids)) as bar:
 
         async def one(index: int, sample_id: str) -> Attempts:
             async with concurrency:
                 task = PromptTask(index, dataset, sample_id, k, attempt_seed(seed, sample_id), sampling, tag=label)
-                meta, scoring, _ = await pool.generate(task)
-                values, statuses = await rewards.score(scoring)
+                try:
+                    meta, scoring, _ = await pool.generate(task)
+                    values, statuses = await rewards.score(scoring)
+                except Exception as exc:
+                    cause = describe_failure(exc)
+                    if isinstance(cause, EngineDeadError) or not isinstance(cause, DataError | EngineError):
+                        raise
+                    bar.advance()
+                    return Attempts(None, sample_id, sources[sample_id], (None,) * k, (f"failed: {cause}",) * k, None)
             bar.advance()
-            return Attempts(meta, values, statuses, scoring)
+            return Attempts(meta, sample_id, meta.source, values, statuses, scoring)
 
         return list(await asyncio.gather(*(one(index, sample_id) for index, sample_id in enumerate(ids))))
 
@@ -74,7 +86,7 @@ def summarise(attempts: Sequence[Attempts], k: int) -> dict[str, Any]:
     """
     by_source: dict[str, list[Attempts]] = {}
     for attempt in attempts:
-        by_source.setdefault(attempt.meta.source, []).append(attempt)
+        by_source.setdefault(attempt.source, []).append(attempt)
     return {
         **_scores(attempts, k),
         "tasks": {source: _scores(rows, k) | _lengths(rows) for source, rows in sorted(by_source.items())},
@@ -83,31 +95,32 @@ def summarise(attempts: Sequence[Attempts], k: int) -> dict[str, Any]:
 
 
 def _scores(attempts: Sequence[Attempts], k: int) -> dict[str, float]:
+    """Samples with failed graders count in mean@k by their valid attempts, and not at all in Pass@k, which needs k."""
     rows = [attempt for attempt in attempts if attempt.valid]
-    if not rows:
-        return {f"mean_at_{k}": math.nan, f"pass_at_{k}": math.nan}
-    mean = math.fsum(row.right / row.valid for row in rows) / len(rows)
-    passed = math.fsum(pass_at_k(row.valid, row.right, min(k, row.valid)) for row in rows) / len(rows)
+    full = [attempt for attempt in rows if attempt.valid >= k]
+    mean = math.fsum(row.right / row.valid for row in rows) / len(rows) if rows else math.nan
+    passed = math.fsum(pass_at_k(row.valid, row.right, k) for row in full) / len(full) if full else math.nan
     return {f"mean_at_{k}": mean, f"pass_at_{k}": passed}
 
 
 def _lengths(attempts: Sequence[Attempts]) -> dict[str, float]:
-    lengths = [length for attempt in attempts for length in attempt.meta.lengths]
-    return {"count": len(attempts), "length_mean": sum(lengths) / len(lengths)}
+    lengths = [length for attempt in attempts if attempt.meta for length in attempt.meta.lengths]
+    return {"count": len(attempts), "length_mean": sum(lengths) / max(1, len(lengths))}
 
 
 async def examples(pool: RolloutPool, dataset: str, attempts: Sequence[Attempts], count: int) -> list[dict[str, Any]]:
     """Samples with their completions for the report, spread over the sources; the same ones for the same dataset."""
     by_source: dict[str, list[Attempts]] = {}
     for attempt in attempts:
-        by_source.setdefault(attempt.meta.source, []).append(attempt)
+        if attempt.meta is not None:
+            by_source.setdefault(attempt.source, []).append(attempt)
     rounds = [row for rank in range(count) for rows in by_source.values() for row in rows[rank : rank + 1]]
     result = []
     for attempt in rounds[:count]:
-        shown = await pool.actors[0].example.remote(dataset, attempt.meta.sample_id)
+        shown = await pool.actors[0].example.remote(dataset, attempt.sample_id)
         scoring = await attempt.scoring
         result.append(
-            {"id": attempt.meta.sample_id, "source": attempt.meta.source}
+            {"id": attempt.sample_id, "source": attempt.source}
             | shown
             | {"completions": list(scoring.texts), "rewards": list(attempt.rewards)}
         )

@@ -1,6 +1,6 @@
 """One rank of the RL learner: an FSDP2 policy, its optimiser, and the step that turns groups into a new version.
 
-Created as a Ray actor by `rl.learner.group`. All ranks get the same calls at the same time, because every public
+Created as a Ray actor by `rl.cluster.LearnerGroup`. All ranks get the same calls at the same time, because every public
 method below holds collectives.
 """
 

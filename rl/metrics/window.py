@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from rl.records import RIGHT, ScoredGroup
@@ -13,10 +14,10 @@ class StepWindow:
     """Collects finished groups, trained or not: means over trained groups alone would hide what the filter drops."""
 
     def __init__(self) -> None:
-        self._groups: list[ScoredGroup] = []
+        self._groups: list[ScoredGroup] = []  # without payloads: a reference would pin tokens and pixels
 
     def finished(self, group: ScoredGroup) -> None:
-        self._groups.append(group)
+        self._groups.append(replace(group, payload=None))
 
     def drain(self) -> dict[str, float]:
         """Rewards, accuracies and lengths since the last call."""

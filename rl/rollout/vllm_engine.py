@@ -177,13 +177,13 @@ class VllmEngine:
 
     def _swap(self, bundle: WeightBundle) -> PushTimes:
         begin = time.monotonic()
-        self._core.pause_scheduler(mode="keep", clear_cache=False)
-        # Keys, values and image features came from the old weights; running requests are prefilled again. Processed
-        # pixels did not, so their cache stays.
-        self._core.reset_prefix_cache(reset_running_requests=True)
-        self._core.reset_encoder_cache()
-        loading = time.monotonic()
         try:
+            self._core.pause_scheduler(mode="keep", clear_cache=False)
+            # Keys, values and image features came from the old weights; running requests are prefilled again. Processed
+            # pixels did not, so their cache stays.
+            self._core.reset_prefix_cache(reset_running_requests=True)
+            self._core.reset_encoder_cache()
+            loading = time.monotonic()
             args = (bundle.names, bundle.dtypes, bundle.shapes, bundle.offsets, bundle.buffer)
             self._engine.collective_rpc("load_bundle", args=args)
         except BaseException as exc:

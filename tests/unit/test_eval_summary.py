@@ -12,7 +12,7 @@ from tests.unit.groups import make_group
 
 def attempts(source: str, rewards: tuple[float | None, ...], lengths: tuple[int, ...] | None = None) -> Attempts:
     group = make_group(rewards=rewards, source=source, lengths=lengths)
-    return Attempts(group.meta, group.rewards, group.statuses, None)
+    return Attempts(group.meta, group.meta.sample_id, source, group.rewards, group.statuses, None)
 
 
 def test_means_over_samples_and_per_source():
@@ -37,14 +37,14 @@ def test_means_over_samples_and_per_source():
 
 def test_failed_graders_are_in_no_mean():
     rows = [
-        attempts("chart", (1.0, None, 0.0, None)),  # 1 of 2; Pass@2 of 2 attempts is 1
+        attempts("chart", (1.0, None, 0.0, None)),  # 1 of 2; two valid attempts say nothing of Pass@4
         attempts("chart", (0.0, 0.0, 0.0, 1.0)),  # 1 of 4; Pass@4 is 1
         attempts("chart", (None, None, None, None)),  # left out
         attempts("chart", (0.0, None, 0.0, 0.0)),
     ]
     result = summarise(rows, 4)
     assert result["mean_at_4"] == pytest.approx((1 / 2 + 1 / 4 + 0) / 3)
-    assert result["pass_at_4"] == pytest.approx(2 / 3)
+    assert result["pass_at_4"] == pytest.approx(1.0)  # of the second row alone: the only one with 4 valid attempts
     assert result["failed_rewards"] == 7
     assert result["tasks"]["chart"]["count"] == 4
 

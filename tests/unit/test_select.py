@@ -40,15 +40,11 @@ def test_failed_graders_are_no_attempts():
     assert candidate.kept
 
 
-def test_fewer_valid_attempts_than_k_use_those_there_are():
-    candidate = judge("id", "chart", (None, 1.0, 0.0, None), 0.5, RULE)
-    assert (candidate.n, candidate.pass_at_1, candidate.pass_at_n) == (2, 0.5, 1.0)
-
-
-def test_no_valid_attempt():
-    candidate = judge("id", "chart", (None, None), 0.5, RULE)
-    assert candidate.reason == "no_valid_attempt" and not candidate.kept
-    assert candidate.n == 0 and math.isnan(candidate.mean_reward) and math.isnan(candidate.pass_at_1)
+@pytest.mark.parametrize(("rewards", "valid"), [((None, 1.0, 0.0, None), 2), ((None, None), 0)])
+def test_fewer_valid_attempts_than_k_are_not_judged(rewards, valid):
+    candidate = judge("id", "chart", rewards, 0.5, RULE)
+    assert candidate.reason == "too_few_valid" and not candidate.kept
+    assert candidate.n == valid and math.isnan(candidate.mean_reward) and math.isnan(candidate.pass_at_1)
 
 
 def test_rewards_in_between_count_as_right_from_the_threshold():
