@@ -70,7 +70,13 @@ async def test_an_engine_that_can_not_go_on_says_so(cluster: None, paths: Paths,
     wrong_shape = good | {name: good[name][:, :32].contiguous()}
     wrong_name = {("nonsense.weight" if key == name else key): tensor for key, tensor in good.items()}
     engine = ENGINE.model_copy(update={"max_model_len": 1024})
-    pool = RolloutPool(RolloutConfig(workers=3, engine=engine), paths.random, PROMPTS, [paths.eval], "raise")
+    pool = RolloutPool(
+        RolloutConfig(workers=3, engine=engine, sampling=SamplingConfig(max_tokens=512)),
+        paths.random,
+        PROMPTS,
+        [paths.eval],
+        "raise",
+    )
     try:
         await pool.ready()
         first, second, third = pool.actors
