@@ -14,7 +14,7 @@ import ray
 from rl.config.data import PromptConfig
 from rl.config.rollout import RewardConfig, RolloutConfig
 from rl.config.train import TrainConfig
-from rl.errors import EngineDeadError
+from rl.errors import DataError, EngineDeadError, EngineError
 from rl.learner.actor import LearnerRank
 from rl.rewarding import RewardWorker
 from rl.rollout.vllm_engine import engine_environment
@@ -177,6 +177,13 @@ async def scoring_actors(
         raise cause from exc
     finally:
         await asyncio.gather(*(part.close() for part in (pool, client) if part is not None))
+
+
+def failed_prompt(exc: BaseException) -> BaseException | None:
+    """The remote cause if only one prompt failed, which is data; None if a part of the system did, which ends a run."""
+    cause = describe_failure(exc)
+    one_prompt = isinstance(cause, DataError | EngineError) and not isinstance(cause, EngineDeadError)
+    return cause if one_prompt else None
 
 
 def describe_failure(exc: BaseException) -> BaseException:

@@ -27,10 +27,10 @@ from rl.algo.advantages import batch_advantages
 from rl.algo.filters import filter_reason
 from rl.batch.plan import plan_updates
 from rl.buffer import StalenessBuffer
-from rl.cluster import LearnerGroup, RewardClient, RolloutPool, describe_failure
+from rl.cluster import LearnerGroup, RewardClient, RolloutPool, describe_failure, failed_prompt
 from rl.config.train import TrainConfig
 from rl.data.store import OrderedPrompts
-from rl.errors import DataError, DivergenceError, EngineDeadError, EngineError, StarvationError, SyncError
+from rl.errors import DivergenceError, EngineError, StarvationError, SyncError
 from rl.eval.runner import attempt_seed
 from rl.ledger import Admission, Ledger
 from rl.metrics.window import StepWindow
@@ -127,8 +127,8 @@ class Loop:
             meta, scoring, payload = await self.pool.generate(task)
             values, statuses = await self.rewards.score(scoring)
         except Exception as exc:
-            cause = describe_failure(exc)
-            if isinstance(cause, EngineDeadError) or not isinstance(cause, DataError | EngineError):
+            cause = failed_prompt(exc)
+            if cause is None:
                 raise
             await self._fail(admission, cause)
             return

@@ -36,12 +36,6 @@ def run(config: CurateConfig) -> Path:
     save_config(config, out / "config.yaml")
     connect(config.ray_address)
     attempts = asyncio.run(_attempts(config))
-    unknown = sorted(set(config.select.bands) - {attempt.source for attempt in attempts})
-    if unknown:
-        raise ConfigError(
-            f"select.bands names sources {unknown} that {config.candidates} does not hold; it holds "
-            f"{sorted({attempt.source for attempt in attempts})}"
-        )
     candidates = [judge(a.sample_id, a.source, a.rewards, RIGHT, config.select) for a in attempts]
     _write_attempts(out / "attempts.parquet", attempts)
     _write_table(out / "candidates.parquet", candidates)
@@ -65,6 +59,12 @@ async def _attempts(config: CurateConfig) -> list[Attempts]:
         config.rollout, config.rewards, config.model, config.prompts, config.candidates, config.on_bad_row
     )
     async with actors as (pool, rewards, ids):
+        held = set((await pool.catalogue(config.candidates))[1].values())
+        unknown = sorted(set(config.select.bands) - held)
+        if unknown:  # before the attempts, which a wrong name would otherwise cost
+            raise ConfigError(
+                f"select.bands names sources {unknown} that {config.candidates} does not hold; it holds {sorted(held)}"
+            )
         sampling, label = config.rollout.sampling, "attempts"
         return await attempt_all(pool, rewards, config.candidates, ids, config.attempts, sampling, config.seed, label)
 

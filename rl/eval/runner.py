@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rl.algo.passk import pass_at_k
-from rl.cluster import RewardClient, RolloutPool, describe_failure
+from rl.cluster import RewardClient, RolloutPool, failed_prompt
 from rl.config.rollout import SamplingConfig
-from rl.errors import DataError, EngineDeadError, EngineError
 from rl.metrics.console import progress
 from rl.records import RIGHT, GroupMeta
 from rl.rollout.worker import PromptTask
@@ -68,8 +67,8 @@ async def attempt_all(
                     meta, scoring, _ = await pool.generate(task)
                     values, statuses = await rewards.score(scoring)
                 except Exception as exc:
-                    cause = describe_failure(exc)
-                    if isinstance(cause, EngineDeadError) or not isinstance(cause, DataError | EngineError):
+                    cause = failed_prompt(exc)
+                    if cause is None:
                         raise
                     bar.advance()
                     return Attempts(None, sample_id, sources[sample_id], (None,) * k, (f"failed: {cause}",) * k, None)

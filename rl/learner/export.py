@@ -31,7 +31,7 @@ def checkpoint_tensors(policy: Policy) -> dict[str, torch.Tensor]:
 
 
 def export_hf(policy: Policy, source: str | Path, out: str | Path) -> None:
-    """Write weights to `out`, and beside them config, tokenizer and processors of `source`; atomic per folder."""
+    """Write weights to `out`, and beside them config, tokenizer and processors of `source`; weights appear whole."""
     from safetensors.torch import save_file
 
     tensors = checkpoint_tensors(policy)

@@ -120,13 +120,11 @@ class RolloutWorker:
     async def make_probe(self, tasks: list[PromptTask]) -> list[Group]:
         """Sample the fixed sequences of the probe and keep them; the learner gets the same."""
         groups = [(await self.generate(task))[2] for task in tasks]
-        for task, group in zip(tasks, groups, strict=True):
-            prompt = self._encode(task.dataset, task.sample_id)
-            self._probes += [(prompt, rollout.token_ids) for rollout in group.rollouts]
+        await self.set_probe(tasks, groups)
         return groups
 
     async def set_probe(self, tasks: list[PromptTask], groups: list[Group]) -> None:
-        """Keep the probe that another worker made."""
+        """Keep the probe's sequences."""
         for task, group in zip(tasks, groups, strict=True):
             prompt = self._encode(task.dataset, task.sample_id)
             self._probes += [(prompt, rollout.token_ids) for rollout in group.rollouts]
