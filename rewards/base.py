@@ -69,6 +69,23 @@ class Verifier(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A gold answer with completions whose grade is beyond doubt; a verifier's module lists some as `EXAMPLES`.
+
+    The conformance kit grades them: every text in `right` must get 1, every one in `wrong` 0.
+
+    Example:
+        Example("4", right=("<answer>4</answer>", "<answer>4.0</answer>"), wrong=("<answer>5</answer>", "no idea"))
+    """
+
+    answer: str
+    right: tuple[str, ...]
+    wrong: tuple[str, ...]
+    sample: Mapping[str, Any] | None = None
+    """Further columns of the row (`options`, ...), where the verifier reads them."""
+
+
 def graded(value: float, detail: str = "", **components: float) -> RewardResult:
     """Status `ok`; `accuracy` is the value unless given."""
     return RewardResult(float(value), "ok", {"accuracy": float(value), **components}, detail)
