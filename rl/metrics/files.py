@@ -26,7 +26,7 @@ Keys of a metrics row, flat, floats unless said otherwise:
 `probe/logprob_delta_mean`, `probe/logprob_delta_max` (nats), `probe/threshold` (optional: the limit in force),
 `time/step_s`, `time/learner_busy_s`, `time/learner_wait_s`, `time/rollout_busy_fraction`,
 `sync/stage_s`, `sync/pause_s`, `sync/apply_s`, `tokens/trained`.
-A value that was not finite is stored as null. After a resume a step may stand twice; the later row counts.
+A value that was not finite is stored as null. A resume drops the rows of steps after its checkpoint.
 
 An evaluation: `{"step", "k", "temperature", "seed", "mean_at_<k>", "pass_at_<k>", "tasks": {source: {"mean_at_<k>",
 "pass_at_<k>", "count", "length_mean"}}, "examples": [{"id", "source", "problem", "answers", "images" (base64 files),
