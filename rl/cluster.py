@@ -200,7 +200,7 @@ class LearnerGroup:
     async def set_probe(self, groups: Any) -> Any:
         """Give every rank the probe's groups, by reference; returns a reference to their logprobs."""
         refs = [rank.set_probe.remote(groups) for rank in self.ranks]
-        await asyncio.wait(refs)
+        await asyncio.gather(*refs)
         return refs[0]
 
     async def train(self, shares: Sequence[Sequence[Any]]) -> tuple[dict[str, float], Any, Any]:
