@@ -18,6 +18,7 @@ Actors of the timeline: `learner`, `rollout-0`, ..., `reward`, `sync`. Phases: `
 
 Keys of a metrics row, flat, floats unless said otherwise:
 `step`, `version`, `time_s` (since the run began), `loss`, `reward/mean`, `reward/<source>`, `accuracy/<source>`,
+`graders/failed` (completions without a grade),
 `response/length_mean`, `response/length_max`, `response/truncated_fraction`, `entropy` (nats),
 `kl/behaviour` (k3 of behaviour against proximal, nats), `clip/fraction`, `grad_norm`, `lr`,
 `staleness/mean`, `staleness/max`, `staleness/hist` (a mapping of age to number of groups),
