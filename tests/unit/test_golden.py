@@ -13,7 +13,7 @@ import torch
 from rl.algo.advantages import batch_normalise, group_advantages
 from rl.algo.losses import LOSSES, LossInputs
 from rl.algo.passk import pass_at_k
-from rl.config.train import AdvantageConfig, LossConfig
+from rl.config.objective import AdvantageConfig, LossConfig
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SUMS = {

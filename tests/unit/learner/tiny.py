@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from rl.algo.losses import LossInputs, gspo
 from rl.batch.sequences import ImageTable, MicroBatch, TrainingSample, collate
 from rl.config.learner import FSDPConfig, OptimizerConfig
-from rl.config.train import LossConfig
+from rl.config.objective import LossConfig
 from rl.learner.fsdp import full_tensors, make_optimizer, shard
 from rl.learner.step import LossFn, optimizer_step
 from rl.models.policy import Policy, TokenScores, extend_positions, prompt_positions
