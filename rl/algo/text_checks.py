@@ -1,6 +1,6 @@
 """Completions that broke down: garbled text, and text that repeats itself without end.
 
-Intern-S1 takes such responses out of the batch while it trains (arXiv 2508.15763); the paper states no rule, these are
+As Intern-S1's online filter (arXiv 2508.15763) these keep such responses out of training; the rules are
 ours. Both take time about linear in the number of tokens.
 """
 
@@ -61,9 +61,9 @@ def _means_nothing(character: str) -> bool:
 def is_repeating(token_ids: np.ndarray, config: TextChecksConfig) -> bool:
     """Whether a passage stands `repeat_times` or more in a row, over at least `repeat_tokens` tokens.
 
-    For passages of up to p tokens, p = 8, 16, 32, ...: in a run of max(repeat_tokens, repeat_times * p) tokens, at least
-    `repeat_share` of the 8-grams stood within the p tokens before. A question that is copied once is no such run; a loop
-    that changes a token in every long round still is, since each change costs 8 of the 8-grams only.
+    For passages of up to p tokens, p = 8, 16, 32, ...: in a run of max(repeat_tokens, repeat_times * p) tokens, at
+    least `repeat_share` of the 8-grams stood within the p tokens before. A question that is copied once is no such run;
+    a loop that changes a token in every long round still is, since each change costs 8 of the 8-grams only.
     """
     distances = _ngram_distances(np.asarray(token_ids))
     period = _NGRAM

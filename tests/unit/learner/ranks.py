@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from rl.learner.actor import LearnerRank
+from rl.learner.objective import token_logprobs
 from tests.unit.learner.tiny import cut, one_step, prepare, text_policy, text_samples, vision_policy, vision_samples
 
 TEXT = {"blocks": ("blocks", "adamw"), "root": ("root", "adamw"), "muon": ("blocks", "muon")}
@@ -32,10 +31,7 @@ def scenarios(parts: dict[str, list[list[int]]]) -> dict[str, Any]:
     policy = text_policy()
     prepare(policy)
     batches = cut(text_samples(policy), parts["text"])
-    sampling = SimpleNamespace(sampling=SimpleNamespace(temperature=1.0))
-    learner = LearnerRank(0, SimpleNamespace(rollout=sampling))  # type: ignore[arg-type]
-    learner.policy = policy
-    results["proximal"] = learner._proximal(batches)
+    results["proximal"] = token_logprobs(policy, batches, 1.0)
     return results
 
 
