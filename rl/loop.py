@@ -21,10 +21,11 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rl.algo.advantages import batch_advantages
-from rl.algo.filters import filter_reason
+from rl.algo.filters import EQUAL_REWARDS, screen
 from rl.batch.plan import plan_updates
 from rl.buffer import StalenessBuffer
 from rl.cluster import LearnerGroup, RewardClient, RolloutPool, describe_failure, failed_prompt
@@ -41,6 +42,12 @@ from rl.run_io import RunIO
 _FAILURES_IN_A_ROW = 3
 _FILTERED_IN_A_ROW = 50
 """Capacities' worth of groups that may fail, or be filtered, one after another before the run is called starved."""
+_STARVED = {
+    True: "had equal rewards (the last: {reason}), so nothing can be learned; choose easier or harder prompts "
+    "(`rl curate`), or a larger algo.group_size",
+    False: "were filtered (the last: {reason}), so nothing is trained; look at the completions, raise "
+    "rollout.sampling.max_tokens, or set algo.filters.{reason} to count",
+}
 
 
 class Loop:
@@ -122,6 +129,7 @@ class Loop:
             n=config.algo.group_size,
             seed=attempt_seed(config.seed, f"{admission.uid}|{admission.sample_id}"),
             sampling=config.rollout.sampling,
+            checks=config.algo.filters if config.algo.filters.reads_text else None,
         )
         try:
             meta, scoring, payload = await self.pool.generate(task)
@@ -135,7 +143,17 @@ class Loop:
         group = ScoredGroup(meta, payload, values, statuses)
         self.window.finished(group)
         self._progress = time.monotonic()
-        reason = filter_reason(values, config.algo.min_valid_rewards)
+        screened = screen(
+            values,
+            meta.lengths,
+            meta.finish_reasons,
+            meta.defects,
+            config.algo.filters,
+            config.algo.min_valid_rewards,
+            config.rollout.sampling.max_tokens,
+        )
+        reason = screened.reason
+        self.window.screened(reason, screened.completions)
         if reason == "too_few_rewards":
             failed = next((status for status in statuses if status not in ("ok", "no_answer")), "no rewards")
             await self._fail(admission, EngineError(f"reward: {failed}"))
@@ -143,7 +161,7 @@ class Loop:
             await self._filter(admission, reason)
         else:
             self._failures = self._filtered = 0
-            await self.buffer.put(group)
+            await self.buffer.put(replace(group, rewards=screened.rewards))
 
     async def _filter(self, admission: Admission, reason: str) -> None:
         self.ledger.close(admission.uid, "filtered", reason, self.version)
@@ -151,8 +169,7 @@ class Loop:
         self._filtered += 1
         if self._filtered > _FILTERED_IN_A_ROW * self.buffer.capacity:
             raise StarvationError(
-                f"{self._filtered} groups in a row had equal rewards (the last: {reason}), so nothing can be learned; "
-                "choose easier or harder prompts (`rl curate`), or a larger algo.group_size"
+                f"{self._filtered} groups in a row {_STARVED[reason in EQUAL_REWARDS].format(reason=reason)}"
             )
         await self.buffer.release()
 

@@ -111,6 +111,8 @@ class GroupMeta:
     started_s: float
     """Unix time when the worker handed the request to its engine."""
     finished_s: float
+    defects: tuple[str | None, ...] = ()
+    """Per completion what a text check found (`garbled`, `repeating`) or None; empty when no check was asked for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from rl.algo.advantages import load_group_function
+from rl.algo.plugins import load_function
 from rl.cluster import LearnerGroup, RewardClient, RolloutPool, bring_up, connect, describe_failure
 from rl.config.base import save_config
 from rl.config.train import TrainConfig
@@ -25,7 +27,16 @@ from rl.run_io import RunIO, complete_checkpoints, latest_checkpoint
 def check(config: TrainConfig) -> list[str]:
     """Problems that would stop `run`, for --dry-run."""
     wanted = {"model": config.model, "data.train": config.data.train, "data.eval": config.data.eval}
-    return [f"{key} {value} does not exist" for key, value in wanted.items() if value and not Path(value).exists()]
+    if config.algo.loss.reference is not None:
+        wanted["algo.loss.reference.model"] = config.algo.loss.reference.model
+    problems = [f"{key} {value} does not exist" for key, value in wanted.items() if value and not Path(value).exists()]
+    for path, role in ((config.algo.loss.name, "loss"), (config.algo.advantages.group, "advantages")):
+        if ":" in path:
+            try:
+                load_function(path, role)
+            except ConfigError as exc:
+                problems.append(str(exc))
+    return problems
 
 
 def run(config: TrainConfig, resume: bool = False) -> Path:
@@ -35,6 +46,7 @@ def run(config: TrainConfig, resume: bool = False) -> Path:
         remedy = "continue it with --resume" if complete_checkpoints(out) else "it has no checkpoint yet: remove it"
         raise ConfigError(f"{out} holds a run already; {remedy}, or set another `out`")
     found = latest_checkpoint(out) if resume else None
+    load_group_function(config.algo.advantages)  # user code that can't be imported should not wait for the first step
     save_config(config, out / "config.yaml")
     connect(config.ray_address, config.rollout, config.learner)
     asyncio.run(_run(config, found))

@@ -10,6 +10,7 @@ from rl.config.base import StrictModel
 from rl.config.data import PromptConfig
 from rl.config.learner import LearnerConfig
 from rl.config.metrics import TrackerConfig
+from rl.config.objective import AdvantageConfig, FilterConfig, LossConfig
 from rl.config.rollout import RewardConfig, RolloutConfig
 
 
@@ -20,39 +21,6 @@ class TrainDataConfig(StrictModel):
     eval: str | None = None
     on_bad_row: Literal["raise", "skip"] = "raise"
     prompts: PromptConfig = PromptConfig()
-
-
-class CorrectionConfig(StrictModel):
-    """How much a token counts that another policy version sampled: weight proximal / behaviour."""
-
-    level: Literal["token", "sequence", "none"] = "token"
-    """`sequence` takes the geometric mean over a response's tokens; `none` switches the weight off."""
-    mode: Literal["truncate", "mask"] = "truncate"
-    """Above the cap: `truncate` to it, or `mask` the token (or sequence) out."""
-    cap: float = Field(5.0, gt=0)
-
-
-class LossConfig(StrictModel):
-    """The policy loss."""
-
-    name: Literal["gspo", "grpo"] = "gspo"
-    clip_low: float = Field(0.2, gt=0, lt=1)
-    clip_high: float = Field(0.28, gt=0)
-    correction: CorrectionConfig = CorrectionConfig()
-
-
-class AdvantageConfig(StrictModel):
-    """From rewards to advantages: (reward + bias) * scale, then within the group, then over the batch.
-
-    Every choice of `group` subtracts the group's mean, so `bias` cancels; it is here because published recipes state
-    it.
-    `scale` matters for `mean` without `batch_normalise`.
-    """
-
-    bias: float = -0.5
-    scale: float = 10.0
-    group: Literal["mean_std", "mean"] = "mean_std"
-    batch_normalise: bool = True
 
 
 class AlgoConfig(StrictModel):
@@ -70,6 +38,7 @@ class AlgoConfig(StrictModel):
     advantages: AdvantageConfig = AdvantageConfig()
     min_valid_rewards: int = Field(2, ge=2)
     """Groups with fewer rewards that have a value get the fate `failed`."""
+    filters: FilterConfig = FilterConfig()
 
     @model_validator(mode="after")
     def _updates_divide(self) -> AlgoConfig:
@@ -80,6 +49,21 @@ class AlgoConfig(StrictModel):
             )
         if self.min_valid_rewards > self.group_size:
             raise ValueError(f"min_valid_rewards {self.min_valid_rewards} exceeds group_size {self.group_size}")
+        return self
+
+    @model_validator(mode="after")
+    def _objective_fits(self) -> AlgoConfig:
+        proximal, covariance = self.loss.correction.proximal, self.loss.covariance
+        if self.updates_per_step == 1 and proximal == "interpolate":
+            raise ValueError(
+                "with updates_per_step 1 the proximal policy is the current one and there is nothing to interpolate; "
+                "raise updates_per_step, or set loss.correction.proximal: recompute"
+            )
+        if self.updates_per_step == 1 and proximal == "recompute" and covariance and covariance.control == "kl_cov":
+            raise ValueError(
+                "kl_cov penalises |current - proximal|, which is 0 in the only update of a step; raise "
+                "updates_per_step, set loss.correction.proximal: behaviour with level: none, or use clip_cov"
+            )
         return self
 
 
@@ -138,5 +122,15 @@ class TrainConfig(StrictModel):
             raise ValueError(
                 f"an update has {groups} groups and the learner {self.learner.ranks} ranks; every rank needs a group: "
                 "raise algo.prompts_per_step or lower learner.ranks"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _overlong_fits(self) -> TrainConfig:
+        overlong, limit = self.algo.filters.overlong, self.rollout.sampling.max_tokens
+        if overlong is not None and overlong.buffer > limit:
+            raise ValueError(
+                f"algo.filters.overlong.buffer {overlong.buffer} exceeds rollout.sampling.max_tokens {limit}: even an "
+                "empty completion would be punished; lower the buffer"
             )
         return self

@@ -15,17 +15,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rl.algo.losses import LOSSES, LossInputs
 from rl.batch.plan import UpdateShare
 from rl.batch.sequences import ImageTable, MicroBatch, collate, split_by_tokens
 from rl.config.train import TrainConfig
 from rl.learner import checkpoint
 from rl.learner.export import checkpoint_tensors, export_hf
 from rl.learner.fsdp import all_reduce_sum, close_ranks, free_port, init_ranks, make_optimizer, shard
-from rl.learner.samples import RolloutSample, advantages_of, behaviour_of, rollout_samples
-from rl.learner.step import most_over_ranks, optimizer_step
+from rl.learner.objective import Objective, Update
+from rl.learner.samples import RolloutSample, rollout_samples
+from rl.learner.step import optimizer_step
 from rl.models.encoder import PromptEncoder
-from rl.models.policy import TokenScores, load_policy
+from rl.models.policy import load_policy
 from rl.records import Group, WeightBundle
 from rl.sync.bundle import pack
 
@@ -53,6 +53,7 @@ class LearnerRank:
         self.policy = load_policy(config.model)
         self.encoder = PromptEncoder(config.model, config.data.prompts)
         shard(self.policy, config.learner.fsdp, self.device)
+        self.objective = Objective(config, self.policy, self.device)
         total = config.steps * config.algo.updates_per_step
         self.optimizer, self.schedule = make_optimizer(self.policy, config.learner.optimizer, total)
         return socket.gethostname()
@@ -83,13 +84,14 @@ class LearnerRank:
             groups: list[Group] = ray.get([group.payload for group in share.groups])
             samples.append([])
             for group, part in zip(groups, share.groups, strict=True):
-                samples[-1] += rollout_samples(group, part.advantages, self.policy, self.encoder, images)
-        batches = [self._micro_batches(part, images) for part in samples]
-        # Before the first update the current policy is the proximal one, so only later updates need it recomputed.
-        proximal = [None, *(self._proximal(part) for part in batches[1:])]
+                samples[-1] += rollout_samples(group, part.advantages, self.policy, self.encoder, images, self.version)
+        prepared = [
+            self.objective.prepare(part, self._micro_batches(part, images), i, share.sequences)
+            for i, (part, share) in enumerate(zip(samples, updates, strict=True))
+        ]
         sums: defaultdict[str, float] = defaultdict(float)
-        for i, share in enumerate(updates):
-            _add(sums, self._update(samples[i], batches[i], proximal[i], share.sequences))
+        for update in prepared:
+            _add(sums, self._update(update))
         self.version += 1
         metrics = self._metrics(sums, len(updates))
         staging = time.time()
@@ -117,53 +119,22 @@ class LearnerRank:
         parts = split_by_tokens([t.length for t in tokens], self.config.learner.tokens_per_microbatch)
         return [collate(tokens, part, self.encoder.pad_id, images).to(self.device) for part in parts]
 
-    @torch.no_grad()
-    def _proximal(self, batches: list[MicroBatch]) -> list[torch.Tensor]:
-        temperature = self.config.rollout.sampling.temperature
-        # A forward holds collectives: ranks with fewer micro-batches repeat their last one and drop the result.
-        rounds = most_over_ranks(len(batches))
-        padded = batches + batches[-1:] * (rounds - len(batches))
-        return [self.policy(batch, temperature, sampled=True).logprobs for batch in padded][: len(batches)]
-
-    def _update(
-        self,
-        samples: list[RolloutSample],
-        batches: list[MicroBatch],
-        proximal: list[torch.Tensor] | None,
-        sequences: int,
-    ) -> dict[str, float]:
+    def _update(self, update: Update) -> dict[str, float]:
         config = self.config
-        loss_of = LOSSES[config.algo.loss.name]
         sums: defaultdict[str, float] = defaultdict(float)
-
-        def loss_fn(batch: MicroBatch, scores: TokenScores) -> torch.Tensor:
-            position = next(i for i, candidate in enumerate(batches) if candidate is batch)
-            inputs = LossInputs(
-                current=scores.logprobs,
-                proximal=scores.logprobs.detach() if proximal is None else proximal[position],
-                behaviour=behaviour_of(samples, batch),
-                advantages=advantages_of(samples, batch),
-                sequence=batch.sequence,
-                sequences=len(batch.index),
-            )
-            output = loss_of(inputs, config.algo.loss, float(sequences))
-            _add(sums, output.sums)
-            sums["entropy"] += float(scores.entropy.sum())
-            return output.loss
-
         loss, norm = optimizer_step(
             self.policy,
             self.optimizer,
             self.schedule,
-            batches,
-            loss_fn,
+            update.batches,
+            self.objective.loss_fn(update, sums),
             config.learner.optimizer.clip_norm,
             config.rollout.sampling.temperature,
             sampled=True,
         )
         sums["loss"] += loss
         sums["grad_norm"] += norm / config.learner.ranks  # the norm is global already; the sum over ranks restores it
-        sums["tokens/computed"] += sum(int(batch.attention_mask.sum()) for batch in batches)
+        sums["tokens/computed"] += sum(int(batch.attention_mask.sum()) for batch in update.batches)
         return sums
 
     def _metrics(self, sums: Mapping[str, float], updates: int) -> dict[str, float]:

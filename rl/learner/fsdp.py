@@ -133,6 +133,18 @@ def all_reduce_sum(values: Mapping[str, float], device: torch.device) -> dict[st
     return dict(zip(keys, tensor.tolist(), strict=True))
 
 
+def all_gather_values(values: torch.Tensor) -> torch.Tensor:
+    """The values [n] of all ranks in one tensor, in the order of ranks; n may differ between them."""
+    if dist.get_world_size() == 1:
+        return values
+    counts = [torch.zeros(1, dtype=torch.int64, device=values.device) for _ in range(dist.get_world_size())]
+    dist.all_gather(counts, torch.tensor([values.numel()], device=values.device))
+    width = max(int(count) for count in counts)
+    parts = [values.new_zeros(width) for _ in counts]
+    dist.all_gather(parts, torch.nn.functional.pad(values, (0, width - values.numel())))
+    return torch.cat([part[: int(count)] for part, count in zip(parts, counts, strict=True)])
+
+
 def full_tensors(policy: nn.Module, to_host: bool = False) -> dict[str, torch.Tensor]:
     """Every parameter, gathered, under its name inside the Hugging Face model. Collective: all ranks call it.
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from rl.algo.covariance import token_priorities
 from rl.batch.sequences import ImageTable, MicroBatch, TrainingSample
 from rl.data.images import image_digest
 from rl.errors import DataError
 from rl.models.encoder import PromptEncoder
 from rl.models.policy import Policy, extend_positions, prompt_positions
-from rl.records import Group
+from rl.records import Group, VersionSpan
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +25,25 @@ class RolloutSample:
     behaviour: np.ndarray
     """float32 [R]"""
     advantage: float
+    versions: np.ndarray
+    """int32 [R]: the policy version that sampled each token."""
+    current_version: int
+    """Of the learner when it took the sample."""
+    key: int
+    """Sets the completion apart from all others of a run, whatever rank or micro-batch it is in."""
 
 
 def rollout_samples(
-    group: Group, advantages: Sequence[float | None], policy: Policy, encoder: PromptEncoder, images: ImageTable
+    group: Group,
+    advantages: Sequence[float | None],
+    policy: Policy,
+    encoder: PromptEncoder,
+    images: ImageTable,
+    version: int = 0,
 ) -> list[RolloutSample]:
-    """The group's completions that have an advantage. Nothing is tokenised: ids come from the engine.
+    """The group's completions that have an advantage, for the learner at `version`.
+
+    Nothing is tokenised: ids come from the engine.
 
     Raises:
         DataError: pixels that are not those the engine was fed, or placeholders that do not match them.
@@ -45,7 +59,7 @@ def rollout_samples(
     prompt = group.prompt_ids.astype(np.int64)
     positions = prompt_positions(policy.model, prompt, [images.grid(digest) for digest in group.image_digests])
     samples = []
-    for rollout, advantage in zip(group.rollouts, advantages, strict=True):
+    for index, (rollout, advantage) in enumerate(zip(group.rollouts, advantages, strict=True)):
         if advantage is None:
             continue
         count = len(rollout.token_ids)
@@ -56,8 +70,24 @@ def rollout_samples(
             trained=np.ones(count, dtype=bool),
             image_keys=group.image_digests,
         )
-        samples.append(RolloutSample(tokens, rollout.logprobs, advantage))
+        samples.append(
+            RolloutSample(
+                tokens=tokens,
+                behaviour=rollout.logprobs,
+                advantage=advantage,
+                versions=_token_versions(rollout.versions, count),
+                current_version=version,
+                key=(group.uid << 20) + index,
+            )
+        )
     return samples
+
+
+def _token_versions(spans: Sequence[VersionSpan], count: int) -> np.ndarray:
+    versions = np.zeros(count, dtype=np.int32)
+    for span in spans:
+        versions[span.start : span.end] = span.version
+    return versions
 
 
 def behaviour_of(samples: Sequence[RolloutSample], batch: MicroBatch) -> torch.Tensor:
@@ -70,3 +100,15 @@ def advantages_of(samples: Sequence[RolloutSample], batch: MicroBatch) -> torch.
     """float32 [N]: each sequence's advantage on all its tokens."""
     per_sequence = torch.tensor([samples[i].advantage for i in batch.index], dtype=torch.float32)
     return per_sequence.to(batch.sequence.device)[batch.sequence]
+
+
+def ages_of(samples: Sequence[RolloutSample], batch: MicroBatch) -> torch.Tensor:
+    """float32 [N]: how many versions before the learner's each token was sampled."""
+    ages = [samples[i].current_version - samples[i].versions for i in batch.index]
+    return torch.from_numpy(np.concatenate(ages).astype(np.float32)).to(batch.sequence.device)
+
+
+def priorities_of(samples: Sequence[RolloutSample], batch: MicroBatch) -> torch.Tensor:
+    """float64 [N]: a random number for each token, the same in any micro-batch and on any rank."""
+    draws = [token_priorities(samples[i].key, len(samples[i].behaviour)) for i in batch.index]
+    return torch.from_numpy(np.concatenate(draws)).to(batch.sequence.device)

@@ -23,7 +23,9 @@ Keys of a metrics row, flat, floats unless said otherwise:
 `kl/behaviour` (k3 of behaviour against proximal, nats), `clip/fraction`, `grad_norm`, `lr`,
 `staleness/mean`, `staleness/max`, `staleness/hist` (a mapping of age to number of groups),
 `groups/trained`, `groups/filtered`, `groups/stale`, `groups/failed`,
-`behaviour_weight/mean`, `behaviour_weight/capped_fraction`,
+`behaviour_weight/mean`, `behaviour_weight/capped_fraction` (out of the correction's bounds),
+`filter/groups/<reason>`, `filter/completions/<reason>` (counts since the step before; absent where zero),
+with the features that they belong to: `clip/dual_fraction`, `covariance/selected_fraction`, `kl/reference` (nats),
 `probe/logprob_delta_mean`, `probe/logprob_delta_max` (nats), `probe/threshold` (optional: the limit in force),
 `time/step_s`, `time/learner_busy_s`, `time/learner_wait_s`, `time/rollout_busy_fraction`,
 `sync/stage_s`, `sync/pause_s`, `sync/apply_s`, `tokens/trained`.

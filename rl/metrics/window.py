@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,15 +15,25 @@ class StepWindow:
 
     def __init__(self) -> None:
         self._groups: list[ScoredGroup] = []  # without payloads: a reference would pin tokens and pixels
+        self._filters: Counter[str] = Counter()
 
     def finished(self, group: ScoredGroup) -> None:
         self._groups.append(replace(group, payload=None))
 
+    def screened(self, reason: str | None, completions: Mapping[str, int]) -> None:
+        """Why a group is not trained on, if so, and how many of its completions were filtered, by reason."""
+        if reason is not None:
+            self._filters[f"filter/groups/{reason}"] += 1
+        for name, count in completions.items():
+            self._filters[f"filter/completions/{name}"] += count
+
     def drain(self) -> dict[str, float]:
-        """Rewards, accuracies and lengths since the last call."""
+        """Rewards, accuracies, lengths and filter counts since the last call."""
         groups, self._groups = self._groups, []
+        counts = {key: float(count) for key, count in self._filters.items()}
+        self._filters.clear()
         if not groups:
-            return {}
+            return counts
         rewards: dict[str, list[float]] = defaultdict(list)
         for group in groups:
             rewards[group.meta.source] += [reward for reward in group.rewards if reward is not None]
@@ -43,7 +53,7 @@ class StepWindow:
                 row[f"reward/{source}"] = sum(values) / len(values)
                 row[f"accuracy/{source}"] = sum(value >= RIGHT for value in values) / len(values)
         failed = sum(reward is None for group in groups for reward in group.rewards)
-        return row | {"graders/failed": float(failed)}
+        return row | counts | {"graders/failed": float(failed)}
 
     @staticmethod
     def of_batch(batch: Sequence[ScoredGroup], version: int) -> dict[str, Any]:

@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from rl.algo.text_checks import find_defect
 from rl.config.data import PromptConfig
+from rl.config.objective import FilterConfig
 from rl.config.rollout import EngineConfig, SamplingConfig
 from rl.data.formats import OnBad
 from rl.data.store import SampleStore
 from rl.models.encoder import EncodedPrompt, PromptEncoder
-from rl.records import Group, GroupMeta, WeightBundle
+from rl.records import Group, GroupMeta, Rollout, WeightBundle
 from rl.rollout.engine import Engine, GenerateRequest, PushTimes
 from rl.rollout.vllm_engine import VllmEngine
 
@@ -39,6 +41,8 @@ class PromptTask:
     sampling: SamplingConfig
     tag: str = "train"
     """Sets the requests of different callers apart."""
+    checks: FilterConfig | None = None
+    """Text checks to make on the completions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,7 @@ class RolloutWorker:
             worker=self.name,
             started_s=started,
             finished_s=time.time(),
+            defects=() if task.checks is None else _defects(rollouts, task.checks),
         )
         options = sample.extra.get("options")
         scoring = ScoringTask(
@@ -172,6 +177,10 @@ class RolloutWorker:
                 self._encoded.clear()
             self._encoded[key] = self.encoder.encode(self.stores[dataset][sample_id])
         return self._encoded[key]
+
+
+def _defects(rollouts: tuple[Rollout, ...], checks: FilterConfig) -> tuple[str | None, ...]:
+    return tuple(find_defect(r.text, r.token_ids, r.logprobs, checks) for r in rollouts)
 
 
 _ENCODED_PROMPTS = 1024

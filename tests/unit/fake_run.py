@@ -34,12 +34,14 @@ class FakeRun:
         self.engine_version = 0
         self.ids = tuple(f"s{i}" for i in range(20))
         self.rewards: Callable[[PromptTask], Rewards] = lambda task: (1.0, 0.0)
+        self.meta: Callable[[GroupMeta], GroupMeta] = lambda meta: meta
         self.on_generate: Callable[[PromptTask], Awaitable[None]] = _nothing
         self.on_train: Callable[[int], Awaitable[None]] = _nothing
         self.on_fate: Callable[[dict[str, Any]], None] = lambda row: None
         self.on_push: Callable[[int], Awaitable[None]] = _nothing
         self.probe: Callable[[int], tuple[float, float, int]] = lambda version: (1e-6, 1e-5, version)
         self.shares: list[list[list[UpdateShare]]] = []
+        self.tasks: list[PromptTask] = []
 
     def loop(self, **changes: Any) -> Loop:
         """The loop; `changes` go to the top level of the config."""
@@ -67,12 +69,13 @@ class FakeRun:
         return [event[0] for event in self.events]
 
     async def _generate(self, task: PromptTask) -> tuple[GroupMeta, Any, Any]:
+        self.tasks.append(task)
         self.events.append(("generate", task.uid, task.sample_id, self.engine_version))
         oldest = self.engine_version
         await asyncio.sleep(0)
         await self.on_generate(task)
         group = make_group(task.uid, (0.0,) * task.n, oldest=oldest, newest=self.engine_version)
-        meta = replace(group.meta, sample_id=task.sample_id)
+        meta = self.meta(replace(group.meta, sample_id=task.sample_id))
         return meta, task, meta
 
     async def _score(self, scoring: PromptTask) -> tuple[Rewards, tuple[str, ...]]:

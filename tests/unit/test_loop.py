@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -92,6 +93,58 @@ async def test_zero_variance_groups_are_filtered_with_their_reason(tmp_path):
         2: "zero_variance",
     }
     assert fates(run)["trained"] == 2
+
+
+async def test_truncated_completions_are_masked_and_counted(tmp_path):
+    run = FakeRun(str(tmp_path), group_size=3, filters={"truncated": "mask"})
+    run.rewards = lambda task: (1.0, 1.0, 0.0)
+    ends = {0: ("length", "stop", "stop"), 1: ("length", "length", "stop"), 2: ("stop", "stop", "length")}
+    run.meta = lambda meta: replace(meta, finish_reasons=ends.get(meta.uid, ("stop",) * 3))
+    await complete(run, steps=1)
+    # Group 1 has one reward left, group 2 two equal ones; group 0 keeps 1 and 0.
+    reasons = {row["uid"]: row["reason"] for row in run.fates if row["fate"] == "filtered"}
+    assert reasons == {1: "truncated", 2: "all_right"}
+    ((share,),) = run.shares[0]
+    (group,) = [group for group in share.groups if group.payload.uid == 0]
+    assert group.advantages[0] is None and group.advantages[1] > 0 > group.advantages[2]
+    assert share.sequences == 2 + 3
+    row = run.rows[0]
+    assert (row["filter/groups/truncated"], row["filter/groups/all_right"]) == (1.0, 1.0)
+    assert row["filter/completions/truncated"] == 4.0
+    assert row["reward/mean"] == pytest.approx(2 / 3), "what the graders said, whatever was masked"
+
+
+async def test_overlong_completions_are_punished_before_advantages(tmp_path):
+    filters = {"overlong": {"buffer": 4000, "penalty": 1.0}}  # of max_tokens 8192: from 4192 on
+    advantages = {"group": "mean", "batch_normalise": False, "scale": 1.0}
+    run = FakeRun(str(tmp_path), prompts_per_step=1, filters=filters, advantages=advantages)
+    run.meta = lambda meta: replace(meta, lengths=(6192, 100))
+    await complete(run, steps=1)
+    ((share,),) = run.shares[0]
+    assert share.groups[0].advantages == pytest.approx((0.25, -0.25))  # rewards 1 - 0.5 and 0, mean 0.25
+    assert run.rows[0]["filter/completions/overlong"] == 1.0
+    assert run.rows[0]["reward/mean"] == 0.5
+
+
+@pytest.mark.parametrize("mode", ["off", "count", "mask"])
+async def test_texts_are_looked_at_where_a_filter_wants_it(tmp_path, mode):
+    run = FakeRun(str(tmp_path), prompts_per_step=1, filters={"repeating": mode})
+    run.meta = lambda meta: replace(meta, defects=("repeating", None) if meta.uid == 0 else ())
+    await complete(run, steps=1)
+    assert all((task.checks is None) == (mode == "off") for task in run.tasks)
+    assert run.rows[0].get("filter/completions/repeating", 0.0) == (0.0 if mode == "off" else 1.0)
+    filtered = [row["uid"] for row in run.fates if row["fate"] == "filtered"]
+    assert filtered == ([0] if mode == "mask" else [])
+
+
+async def test_filters_that_leave_nothing_are_starvation(tmp_path, monkeypatch):
+    monkeypatch.setattr(rl.loop, "_FILTERED_IN_A_ROW", 2)
+    run = FakeRun(str(tmp_path), filters={"truncated": "mask"})
+    run.meta = lambda meta: replace(meta, finish_reasons=("length", "length"))
+    with pytest.raises(
+        StarvationError, match=r"were filtered \(the last: truncated\).*algo.filters.truncated to count"
+    ):
+        await complete(run)
 
 
 async def test_failed_graders_fail_the_group_and_not_the_run(tmp_path):

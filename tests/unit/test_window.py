@@ -31,6 +31,16 @@ def test_rewards_accuracies_and_lengths_by_hand():
     assert window.drain() == {}, "a second call starts anew"
 
 
+def test_filter_counts_are_since_the_last_call():
+    window = StepWindow()
+    window.screened("all_wrong", {"truncated": 3})
+    window.screened(None, {"truncated": 1, "garbled": 1})
+    counts = {"filter/groups/all_wrong": 1.0, "filter/completions/truncated": 4.0, "filter/completions/garbled": 1.0}
+    assert window.drain() == counts
+    window.finished(make_group(0))
+    assert not any(key.startswith("filter/") for key in window.drain())
+
+
 def test_a_source_whose_graders_all_failed_has_no_mean():
     window = StepWindow()
     window.finished(make_group(0, (None, None), source="chart"))

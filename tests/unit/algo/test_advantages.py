@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rl.algo.advantages import batch_advantages, group_advantages
-from rl.config.train import AdvantageConfig
+from rl.config.objective import AdvantageConfig
 
 PLAIN = {"bias": 0.0, "scale": 1.0}
 

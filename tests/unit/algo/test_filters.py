@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from rl.algo.filters import filter_reason
+from rl.algo.text_checks import find_defect, is_garbled, is_repeating
+from rl.config.objective import FilterConfig, TextChecksConfig
 
 
 @pytest.mark.parametrize(
@@ -30,3 +33,36 @@ def test_reason(rewards, reason):
 def test_the_least_number_of_rewards_is_set_by_the_caller():
     assert filter_reason((1.0, 0.0, None), min_valid=3) == "too_few_rewards"
     assert filter_reason((1.0, 0.0, 0.0), min_valid=3) is None
+
+
+LOOP, WORDS = np.tile(np.arange(10), 60), np.arange(600)
+CALM, LOST = np.full(600, -0.1), np.full(600, -9.0)
+
+
+@pytest.mark.parametrize(
+    ("filters", "ids", "logprobs", "defect"),
+    [
+        ({"repeating": "mask", "garbled": "mask"}, LOOP, LOST, "repeating"),
+        ({"repeating": "off", "garbled": "count"}, LOOP, LOST, "garbled"),
+        ({"repeating": "count"}, WORDS, LOST, None),
+        ({"repeating": "mask", "garbled": "mask"}, WORDS, CALM, None),
+        ({}, LOOP, LOST, None),
+    ],
+)
+def test_the_first_defect_that_is_asked_for(filters, ids, logprobs, defect):
+    assert find_defect("words", ids, logprobs, FilterConfig.model_validate(filters)) == defect
+
+
+def test_long_and_hostile_texts_take_no_time_to_speak_of():
+    """No limit is asserted; a quadratic check would run into the test's own."""
+    generator = np.random.default_rng(0)
+    for ids in (np.zeros(400_000, dtype=np.int32), generator.integers(0, 2, 400_000), np.arange(400_000)):
+        is_repeating(ids, TextChecksConfig())
+    assert not is_garbled("🙂\n" * 1_000_000, np.full(400_000, -0.5), TextChecksConfig())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_random_texts_over_few_tokens_do_not_repeat(seed):
+    """8-grams of 20 equally likely tokens hardly ever stand twice; those of 2 always do, in any order."""
+    ids = np.random.default_rng(seed).integers(0, 20, 4000)
+    assert not is_repeating(ids, TextChecksConfig())

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from rl.learner.actor import LearnerRank
-from tests.unit.learner.tiny import cut, one_step, prepare, text_policy, text_samples, vision_policy, vision_samples
+from rl.learner.objective import token_logprobs
+from tests.unit.learner.tiny import (
+    cut,
+    objective_step,
+    one_step,
+    prepare,
+    text_policy,
+    text_samples,
+    vision_policy,
+    vision_samples,
+)
 
 TEXT = {"blocks": ("blocks", "adamw"), "root": ("root", "adamw"), "muon": ("blocks", "muon")}
 TEXT_PARTS = [[[0, 1, 2]], [[3], [4, 6], [5]]]
@@ -20,7 +28,18 @@ VISION_PARTS = [[[0]], [[1], [2]]]
 """Only the first sequence has an image, so the second rank never sees one."""
 
 
-def scenarios(parts: dict[str, list[list[int]]]) -> dict[str, Any]:
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "token mean, kl_cov, reference": {
+        "name": "dapo",
+        "covariance": {"control": "kl_cov", "share": 0.3, "coefficient": 0.2},
+        "reference": {"coefficient": 0.1},
+    },
+    "constant, clip_cov": {"name": "dr_grpo", "covariance": {"control": "clip_cov", "share": 0.2, "low": 0, "high": 9}},
+}
+"""Losses that need numbers of all ranks before their first micro-batch."""
+
+
+def scenarios(parts: dict[str, list[list[int]]], model: str) -> dict[str, Any]:
     """Parameters after one step of each scenario, and proximal logprobs, for this rank's micro-batches."""
     results: dict[str, Any] = {}
     for name, (wrap, optimizer) in TEXT.items():
@@ -32,10 +51,9 @@ def scenarios(parts: dict[str, list[list[int]]]) -> dict[str, Any]:
     policy = text_policy()
     prepare(policy)
     batches = cut(text_samples(policy), parts["text"])
-    sampling = SimpleNamespace(sampling=SimpleNamespace(temperature=1.0))
-    learner = LearnerRank(0, SimpleNamespace(rollout=sampling))  # type: ignore[arg-type]
-    learner.policy = policy
-    results["proximal"] = learner._proximal(batches)
+    results["proximal"] = token_logprobs(policy, batches, 1.0)
+    for name, loss in OBJECTIVES.items():
+        results[name] = objective_step(text_policy(), parts["text"], model, **loss)
     return results
 
 
@@ -48,5 +66,6 @@ def main(rank: int, world_size: int, folder: str) -> None:
         world_size=world_size,
         timeout=timedelta(seconds=40),
     )
-    torch.save(scenarios({"text": TEXT_PARTS[rank], "vision": VISION_PARTS[rank]}), Path(folder) / f"rank_{rank}.pt")
+    results = scenarios({"text": TEXT_PARTS[rank], "vision": VISION_PARTS[rank]}, f"{folder}/model")
+    torch.save(results, Path(folder) / f"rank_{rank}.pt")
     dist.destroy_process_group()

@@ -10,7 +10,8 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from tests.unit.learner.ranks import TEXT, TEXT_PARTS, VISION_PARTS, main, scenarios
+from tests.unit.learner.ranks import OBJECTIVES, TEXT, TEXT_PARTS, VISION_PARTS, main, scenarios
+from tests.unit.learner.tiny import text_policy
 
 Results = dict[str, Any]
 SECONDS = 90
@@ -20,8 +21,9 @@ SECONDS = 90
 def both(one_rank: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, list[Results]]:
     """Results of one rank with all micro-batches, and of each of two ranks with its own."""
     folder = tmp_path_factory.mktemp("ranks")
+    text_policy(seed=3).model.save_pretrained(folder / "model")
     processes = mp.spawn(main, args=(2, str(folder)), nprocs=2, join=False)
-    alone = scenarios({"text": list(chain(*TEXT_PARTS)), "vision": list(chain(*VISION_PARTS))})
+    alone = scenarios({"text": list(chain(*TEXT_PARTS)), "vision": list(chain(*VISION_PARTS))}, str(folder / "model"))
     deadline = time.monotonic() + SECONDS
     try:
         while not processes.join(timeout=SECONDS):  # returns when any of them ends
@@ -42,6 +44,17 @@ def test_the_same_parameters(both, scenario):
             torch.testing.assert_close(
                 rank[scenario][name], expected, rtol=0, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}"
             )
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_objectives_take_the_same_step(both, name):
+    """Normalisers, the choice of tokens and the reference do not depend on who holds which tokens."""
+    alone, ranks = both
+    for rank in ranks:
+        for key in alone[name].keys() - {"sums"}:
+            torch.testing.assert_close(rank[name][key], alone[name][key], rtol=0, atol=1e-6)
+    total = {key: sum(rank[name]["sums"][key] for rank in ranks) for key in alone[name]["sums"]}
+    assert total == pytest.approx(alone[name]["sums"], rel=1e-4, abs=1e-5)
 
 
 def test_the_vision_tower_learned_from_the_one_image(both):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +15,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from rl.algo.losses import LossInputs, gspo
 from rl.batch.sequences import ImageTable, MicroBatch, TrainingSample, collate
 from rl.config.learner import FSDPConfig, OptimizerConfig
-from rl.config.train import LossConfig
+from rl.config.objective import LossConfig
+from rl.config.train import TrainConfig
 from rl.learner.fsdp import full_tensors, make_optimizer, shard
+from rl.learner.objective import Objective
+from rl.learner.samples import RolloutSample
 from rl.learner.step import LossFn, optimizer_step
 from rl.models.policy import Policy, TokenScores, extend_positions, prompt_positions
 
@@ -146,6 +151,41 @@ def prepare(policy: Policy, wrap: str = "blocks", name: str = "adamw") -> tuple[
     """Shard over the process group and make the optimizer of 10 steps."""
     shard(policy, FSDPConfig.model_validate({"wrap": wrap}), torch.device("cpu"))
     return make_optimizer(policy, OPTIMIZER.model_copy(update={"name": name}), 10)
+
+
+def rollouts(samples: Sequence[TrainingSample], versions: Sequence[int] = (2, 1, 0)) -> list[RolloutSample]:
+    """The samples as completions of a policy near the uniform one; the learner is at version 2."""
+    generator = np.random.default_rng(8)
+    made = []
+    for i, sample in enumerate(samples):
+        count = sample.trained_tokens
+        behaviour = (generator.normal(0, 0.3, count) - math.log(40)).astype(np.float32)
+        of_tokens = np.full(count, versions[i % len(versions)], dtype=np.int32)
+        made.append(RolloutSample(sample, behaviour, 1.0 if i % 2 == 0 else -0.5, of_tokens, 2, key=i))
+    return made
+
+
+def objective_step(policy: Policy, parts: Sequence[Sequence[int]], model: str, **loss: Any) -> dict[str, Any]:
+    """A step of two updates on this rank's parts of the seven text samples.
+
+    Returns:
+        The gathered parameters, and under `sums` this rank's metric sums.
+    """
+    raw = {"model": model, "out": "o", "steps": 1, "data": {"train": "d"}}
+    raw["algo"] = {"prompts_per_step": 8, "updates_per_step": 2, "loss": loss}
+    config = TrainConfig.model_validate(raw)
+    optimizer, schedule = prepare(policy)
+    objective = Objective(config, policy, torch.device("cpu"))
+    everything = rollouts(text_samples(policy))
+    own = sorted(i for part in parts for i in part)
+    samples = [everything[i] for i in own]
+    batches = cut([sample.tokens for sample in samples], [[own.index(i) for i in part] for part in parts])
+    sums: defaultdict[str, float] = defaultdict(float)
+    updates = [objective.prepare(samples, batches, index, sequences=7) for index in range(2)]
+    for update in updates:
+        loss_fn = objective.loss_fn(update, sums)
+        optimizer_step(policy, optimizer, schedule, batches, loss_fn, OPTIMIZER.clip_norm, sampled=True)
+    return {name: tensor.clone() for name, tensor in full_tensors(policy).items()} | {"sums": dict(sums)}
 
 
 def one_step(
