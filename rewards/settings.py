@@ -45,6 +45,11 @@ def unknown_name(what: str, name: object, known: Iterable[str]) -> str:
     return f"{what} {name!r} is not known; known: {listed or 'none'}"
 
 
+def tag(kind: str) -> str:
+    """Name of one kind in a discriminated union; error messages leave it out of the place that they name."""
+    return f"<{kind}>"
+
+
 def load_settings(model: type[SettingsT], path: str | Path) -> SettingsT:
     """Read and validate a YAML file.
 
@@ -106,10 +111,15 @@ def _strict_loader() -> Any:
 
 
 def _explain(error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"]) or "(top level)"
+    where = ".".join(str(part) for part in error["loc"] if not str(part).startswith("<")) or "(top level)"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "missing":
         return f"{where}: required, and there is no default"
+    if error["type"] == "node_kind":
+        given = error["input"]
+        return (
+            f"{where}: {message}; this one has {', '.join(given) if isinstance(given, Mapping) else given}"
+        )
     if error["type"] == "value_error":
         return f"{where}: {message}"
     return f"{where}: {message} (got {repr(error['input'])[:SHOWN_CHARS]})"
