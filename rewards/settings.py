@@ -117,9 +117,7 @@ def _explain(error: Any) -> str:
         return f"{where}: required, and there is no default"
     if error["type"] == "node_kind":
         given = error["input"]
-        return (
-            f"{where}: {message}; this one has {', '.join(given) if isinstance(given, Mapping) else given}"
-        )
+        return f"{where}: {message}; this one has {', '.join(given) if isinstance(given, Mapping) else given}"
     if error["type"] == "value_error":
         return f"{where}: {message}"
     return f"{where}: {message} (got {repr(error['input'])[:SHOWN_CHARS]})"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from rewards import registry
 from rewards.base import RewardResult, failed
 from rewards.judge import JUDGED, JudgePool
-from rewards.mixture.evaluate import POOL, Call, Outcome, Sheet, evaluate, together
+from rewards.mixture.evaluate import POOL, Call, Outcome, Sheet, call_of, evaluate, together
 from rewards.mixture.lookup import RecipeBook, UnknownTask
 from rewards.mixture.scale import RunningScale
 from rewards.mixture.settings import AUTO, MixtureConfig, Recipe, VerifierPart, parts_of
@@ -126,6 +126,14 @@ class Mixture:
                 results = await self._ascored(calls)
         except StopIteration as done:
             return list(done.value)
+
+    async def ascore_plain(self, requests: Iterable[Request]) -> list[RewardResult]:
+        """Grade by the rows' own answer types alone, as evaluations do: no recipe, no scale, the same judges."""
+        part = VerifierPart(name="value", verifier=AUTO)
+        calls = [call_of(part, request, self.config.default_judge) for request in requests]
+        asked = [call for call in calls if isinstance(call, Call)]
+        results = iter(await self._ascored(asked))
+        return [next(results) if isinstance(call, Call) else call for call in calls]
 
     def task_of(self, request: Request) -> str:
         """The name of a request's task."""

@@ -139,7 +139,7 @@ def _part(part: Any, sheet: Sheet) -> Step:
     if isinstance(part, LengthPart):
         result = _length(part, sheet.request)
     else:
-        call = _call(part, sheet)
+        call = call_of(part, sheet.request, sheet.default_judge)
         (result,) = [call] if isinstance(call, RewardResult) else (yield [call])
     sheet.no_answer = sheet.no_answer or result.status == "no_answer"
     value = result.value
@@ -157,8 +157,8 @@ def _part(part: Any, sheet: Sheet) -> Step:
     return Outcome(value, "ok", f"{part.name}: {result.detail}" if result.detail else "")
 
 
-def _call(part: VerifierPart | JudgePart, sheet: Sheet) -> Call | RewardResult:
-    request = sheet.request
+def call_of(part: VerifierPart | JudgePart, request: Request, default_judge: str | None) -> Call | RewardResult:
+    """What a part asks of which lane; a failure where there is no judge to ask."""
     if isinstance(part, JudgePart):
         answer: str | Sequence[str] = request.answer if part.use_reference else ""
         sample = dict(request.sample or {})
@@ -170,9 +170,9 @@ def _call(part: VerifierPart | JudgePart, sheet: Sheet) -> Call | RewardResult:
     request = replace(request, answer_type=answer_type, sample=merged)
     if answer_type not in JUDGED:
         return Call(POOL, request)
-    if sheet.default_judge is None:
+    if default_judge is None:
         return failed("error", f"answer type {answer_type!r} needs a judge, and the mixture has none called default")
-    return Call(sheet.default_judge, request)
+    return Call(default_judge, request)
 
 
 def _length(part: LengthPart, request: Request) -> RewardResult:

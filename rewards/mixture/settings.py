@@ -247,6 +247,11 @@ class MixtureConfig(Settings):
         if isinstance(self.default, Recipe):
             yield "default", self.default
 
+    def verifiers(self) -> list[str]:
+        """The verifiers that recipes name, without `auto`, in order of their names."""
+        parts = [part for _, recipe in self.all_recipes() for part in parts_of(recipe.reward)]
+        return sorted({part.verifier for part in parts if isinstance(part, VerifierPart)} - {AUTO})
+
     @property
     def default_judge(self) -> str | None:
         """Name of the judge for rows whose own answer type is judged."""
