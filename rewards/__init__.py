@@ -16,11 +16,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rewards import esmiles, extract, registry
     from rewards.base import RewardResult, UnknownVerifier, Verifier
+    from rewards.judge import JudgeConfig, JudgePool
+    from rewards.mixture import Mixture
     from rewards.pool import RewardPool
     from rewards.registry import score
     from rewards.request import Request
 
 __all__ = [
+    "JudgeConfig",
+    "JudgePool",
+    "Mixture",
     "Request",
     "RewardPool",
     "RewardResult",
@@ -33,6 +38,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "JudgeConfig": "rewards.judge",
+    "JudgePool": "rewards.judge",
+    "Mixture": "rewards.mixture",
     "Request": "rewards.request",
     "RewardPool": "rewards.pool",
     "RewardResult": "rewards.base",

@@ -18,20 +18,24 @@ VERIFIERS: dict[str, str] = {
     "any": "rewards.verifiers.string:verify",
     "bbox": "rewards.verifiers.bbox:verify",
     "boolean": "rewards.verifiers.boolean:verify",
+    "caption-qa": "rewards.verifiers.caption_qa:verify",
     "counting": "rewards.verifiers.number:verify",
+    "critic": "rewards.verifiers.critic:verify",
     "e-smiles": "rewards.verifiers.e_smiles:verify",
     "format": "rewards.verifiers.format:verify",
+    "judge": "rewards.verifiers.judge:verify",
     "math-expressions": "rewards.verifiers.math_expressions:verify",
     "multiple-choice": "rewards.verifiers.multiple_choice:verify",
     "number": "rewards.verifiers.number:verify",
     "ocrtext": "rewards.verifiers.ocrtext:verify",
     "point": "rewards.verifiers.point:verify",
+    "reasoning-gym": "rewards.verifiers.reasoning_gym:verify",
     "smiles": "rewards.verifiers.smiles:verify",
     "string": "rewards.verifiers.string:verify",
 }
 """Answer type -> "module:attribute", imported at first use."""
 
-PLANNED: tuple[str, ...] = ("critic", "general-code", "html-code", "judge", "svg-code")
+PLANNED: tuple[str, ...] = ("general-code", "html-code", "svg-code")
 """Answer types of the RL-172K layout whose verifiers are not there yet."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import time
@@ -19,7 +20,7 @@ from rl.config.rollout import RewardConfig, RolloutConfig
 from rl.config.train import TrainConfig
 from rl.errors import ConfigError, DataError, EngineDeadError, EngineError, StarvationError
 from rl.learner.actor import LearnerRank
-from rl.rewarding import RewardWorker
+from rl.rewarding import RewardWorker, mixture_of
 from rl.rollout.vllm_engine import engine_environment
 from rl.rollout.worker import PromptTask, RolloutWorker
 
@@ -159,6 +160,7 @@ class RewardClient:
     """The reward workers, in turn."""
 
     def __init__(self, config: RewardConfig, answer_types: Sequence[str]) -> None:
+        mixture_of(config, tuple(answer_types))  # its mistakes are the user's, and best seen before actors start
         actor = ray.remote(RewardWorker).options(num_cpus=0, max_concurrency=_ACTOR_CONCURRENCY)
         self.actors: list[Any] = [actor.remote(config, tuple(answer_types)) for _ in range(config.workers)]
         self._turn = 0
@@ -166,10 +168,21 @@ class RewardClient:
     async def ready(self) -> None:
         await asyncio.gather(*(actor.ready.remote() for actor in self.actors))
 
-    async def score(self, scoring: Any) -> tuple[tuple[float | None, ...], tuple[str, ...]]:
-        """Values and statuses of the completions behind a reference to a `ScoringTask`."""
+    async def score(self, scoring: Any, evaluation: bool = False) -> tuple[tuple[float | None, ...], tuple[str, ...]]:
+        """Values and statuses of the completions behind a reference to a `ScoringTask`, see `RewardWorker.score`."""
         self._turn = (self._turn + 1) % len(self.actors)
-        return await self.actors[self._turn].score.remote(scoring)
+        return await self.actors[self._turn].score.remote(scoring, evaluation)
+
+    async def state_dict(self) -> list[dict[str, Any] | None]:
+        """The state of each worker, in order."""
+        return list(await asyncio.gather(*(actor.state_dict.remote() for actor in self.actors)))
+
+    async def load_state_dict(self, states: Sequence[Mapping[str, Any] | None]) -> None:
+        """Give the saved states back in turn; a run with more workers than before gives some of them twice."""
+        kept = [state for state in states if state is not None]
+        if kept:
+            pairs = zip(self.actors, itertools.cycle(kept), strict=False)
+            await asyncio.gather(*(actor.load_state_dict.remote(state) for actor, state in pairs))
 
     async def close(self) -> None:
         await _end(self.actors)

@@ -249,7 +249,7 @@ class Loop:
         if evaluate:
             await self.io.evaluate(self.pool, self.rewards, step)
         if save:
-            await self.io.checkpoint(step, self.learner, self.prompts, self.ledger, self.requeued)
+            await self.io.checkpoint(step, self.learner, self.rewards, self.prompts, self.ledger, self.requeued)
         self._stall_counts, self._progress = True, time.monotonic()
 
     # ---- watching -------------------------------------------------------------------------------------------------

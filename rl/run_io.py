@@ -86,7 +86,13 @@ class RunIO:
         self.timeline("sync", "eval", start, time.time(), step)
 
     async def checkpoint(
-        self, step: int, learner: LearnerGroup, prompts: OrderedPrompts, ledger: Ledger, requeued: Sequence[str]
+        self,
+        step: int,
+        learner: LearnerGroup,
+        rewards: RewardClient,
+        prompts: OrderedPrompts,
+        ledger: Ledger,
+        requeued: Sequence[str],
     ) -> None:
         """Write learner and driver state to `checkpoints/step_N`; a torn write never has that name."""
         root = Path(self.config.out) / CHECKPOINTS
@@ -103,6 +109,7 @@ class RunIO:
             "prompts": prompts.state_dict(),
             "ledger": ledger.state_dict(),
             "requeued": list(requeued),
+            "rewards": await rewards.state_dict(),
             "rows": self.tracker.mark(step),
         }
         start = time.time()

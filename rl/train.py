@@ -75,7 +75,7 @@ async def _run(config: TrainConfig, found: tuple[Path, dict[str, Any]] | None) -
             io.timeline("sync", "start", begun, time.time())
             if config.data.eval:
                 io.eval_ids = catalogues[1][0]
-            version = await _restore(found, pool, learner, ledger, prompts)
+            version = await _restore(found, pool, learner, rewards, ledger, prompts)
             probe = await _make_probe(config, pool, learner, ids)
             await compare_probe(pool, probe, version, config.probe.threshold)
             if version == 0:
@@ -87,7 +87,7 @@ async def _run(config: TrainConfig, found: tuple[Path, dict[str, Any]] | None) -
                 # What is still in flight would compete with the evaluation; it is on record, and a resume samples it.
                 await pool.each("abort", [admission.uid for admission in ledger.in_flight])
                 await io.evaluate(pool, rewards, config.steps)
-                await io.checkpoint(config.steps, learner, prompts, ledger, loop.requeued)
+                await io.checkpoint(config.steps, learner, rewards, prompts, ledger, loop.requeued)
             finally:
                 ledger.finish()
     except Exception as exc:
@@ -105,6 +105,7 @@ async def _restore(
     found: tuple[Path, dict[str, Any]] | None,
     pool: RolloutPool,
     learner: LearnerGroup,
+    rewards: RewardClient,
     ledger: Ledger,
     prompts: OrderedPrompts,
 ) -> int:
@@ -116,6 +117,7 @@ async def _restore(
     await pool.each("update_weights", await learner.publish())
     ledger.load_state_dict(state["ledger"])
     prompts.load_state_dict(state["prompts"])
+    await rewards.load_state_dict(state.get("rewards", ()))
     return version
 
 

@@ -43,6 +43,8 @@ ANSWER_TYPES = (
     "string",
     "point",
     "smiles",
+    "caption-qa",
+    "reasoning-gym",
 )
 
 REQUIRED_COLUMNS = ("id", "problem", "answer", "problem_type", "answer_type", "source")

@@ -65,7 +65,7 @@ async def attempt_all(
                 task = PromptTask(index, dataset, sample_id, k, attempt_seed(seed, sample_id), sampling, tag=label)
                 try:
                     meta, scoring, _ = await pool.generate(task)
-                    values, statuses = await rewards.score(scoring)
+                    values, statuses = await rewards.score(scoring, evaluation=True)
                 except Exception as exc:
                     cause = failed_prompt(exc)
                     if cause is None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,10 @@ class PromptTask:
     """Text checks to make on the completions."""
 
 
+NOT_FOR_GRADERS = ("options", "solution", "avg_reward", "tokens")
+"""Columns that have a field of their own, or that no grader reads."""
+
+
 @dataclass(frozen=True, slots=True)
 class ScoringTask:
     """What a reward worker needs to grade a group."""
@@ -55,6 +59,9 @@ class ScoringTask:
     prompt_type: str
     problem: str
     options: tuple[str, ...] | None
+    source: str = ""
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """Further columns of the row, for graders that read them."""
 
 
 class RolloutWorker:
@@ -119,6 +126,10 @@ class RolloutWorker:
             prompt_type=sample.prompt_type,
             problem=sample.problem,
             options=tuple(options) if options is not None else None,
+            source=sample.source,
+            columns={
+                name: value for name, value in sample.extra.items() if value is not None and name not in NOT_FOR_GRADERS
+            },
         )
         group = Group(task.uid, task.sample_id, generated.prompt_ids, prompt.images, prompt.digests, rollouts)
         return meta, scoring, group

@@ -110,7 +110,9 @@ class FakeRun:
     async def _evaluate(self, pool: Any, rewards: Any, step: int) -> None:
         self.events.append(("evaluate", step, self.engine_version))
 
-    async def _checkpoint(self, step: int, learner: Any, prompts: Any, ledger: Ledger, requeued: Any) -> None:
+    async def _checkpoint(
+        self, step: int, learner: Any, rewards: Any, prompts: Any, ledger: Ledger, requeued: Any
+    ) -> None:
         self.events.append(("checkpoint", step, self.engine_version))
 
 

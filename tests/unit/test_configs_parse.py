@@ -1,4 +1,4 @@
-"""Every YAML file under configs/ is a valid config of the command that it names."""
+"""Every YAML file under configs/ is a valid config of the command that it names; configs/rewards/ has its own test."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ import pytest
 from rl.cli.configs import check_file
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.y*ml"))
+FILES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (ROOT / "configs").rglob("*.y*ml")
+    if path.parent != ROOT / "configs" / "rewards"
+)
 LAUNCHERS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "launch").iterdir() if path.is_file())
 
 

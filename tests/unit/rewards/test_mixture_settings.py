@@ -1,0 +1,68 @@
+"""Settings of mixtures that can't be used: the message names the place and the nearest known name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rewards import Mixture
+from rewards.mixture import MixtureConfig
+from rewards.settings import SettingsError, parse_settings
+
+A = {"name": "a", "verifier": "string"}
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({}, "neither tasks nor default"),
+        (
+            {"tasks": {"x": "fulll"}, "recipes": {"full": {"reward": A}}},
+            "tasks.x: recipe 'fulll' is not known; did you mean",
+        ),
+        ({"default": "y"}, "default: recipe 'y' is not known; known: none"),
+        ({"default": {"reward": {"nmae": "a", "verifier": "string"}}}, "default.reward: key 'nmae'.*did you mean name"),
+        ({"default": {"reward": {"wieghted": [A]}}}, "exactly one of the keys verifier, .*; this one has wieghted"),
+        ({"default": {"reward": {**A, "judge": "j"}}}, "this one has name, verifier, judge"),
+        ({"default": {"reward": 3}}, "this one has 3"),
+        (
+            {"default": {"reward": {"name": "a", "verifier": "strng"}}},
+            "part a: answer type 'strng'.*did you mean string",
+        ),
+        ({"default": {"reward": {"name": "a", "judge": "j"}}}, "part a: judge 'j' is not known; known: none"),
+        ({"default": {"reward": {"name": "a", "verifier": "judge"}}}, "judge needs a judge"),
+        ({"default": {"reward": {"weighted": [A, A]}}}, "part name a is given twice"),
+        ({"default": {"reward": {"weighted": []}}}, "default.reward.weighted: .*at least 1"),
+        ({"default": {"reward": {"weighted": [{**A, "weight": 0}]}}}, "all weights are 0"),
+        ({"default": {"reward": {"weighted": [{**A, "weight": float("nan")}]}}}, "finite number"),
+        ({"default": {"reward": {**A, "name": "raw"}}}, "may be called raw"),
+        ({"default": {"reward": {**A, "range": [1, 1]}}}, "has no extent"),
+        ({"default": {"reward": A, "normalise": {}}}, "exactly one of range and running"),
+        ({"default": {"reward": A, "normalise": {"range": [1, 0]}}}, "must rise"),
+        ({"default": {"reward": {"name": "a", "judge": "j", "use_reference": False}}}, "needs a rubric"),
+        (
+            {"judges": {"j": {"url": "http://x", "modle": "m"}}, "default": {"reward": A}},
+            "judges.j: key 'modle'.*model",
+        ),
+    ],
+)
+def test_settings_that_can_not_be_used(raw: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        Mixture(parse_settings(MixtureConfig, raw))
+
+
+def test_files_that_can_not_be_used(tmp_path: Path) -> None:
+    file = tmp_path / "mixture.yaml"
+    with pytest.raises(SettingsError, match="can't be read"):
+        Mixture.from_yaml(file)
+    for text, message in [
+        ("tasks: {a: b, a: c}", "'a' is given twice"),
+        ("- 1", "holds a list"),
+        ("a: [", "not valid YAML"),
+        ("default: {reward: 1}", r"mixture\.yaml can't be used"),
+    ]:
+        file.write_text(text)
+        with pytest.raises(SettingsError, match=message):
+            Mixture.from_yaml(file)
