@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from rl.batch.sequences import ImageTable
 from rl.config.train import TrainConfig
 from rl.errors import ConfigError
 from rl.learner.objective import Objective, token_logprobs
+from rl.learner.samples import ages_of, priorities_of, rollout_samples
+from rl.records import Group, Rollout, VersionSpan
 from tests.unit.learner.ranks import OBJECTIVES
 from tests.unit.learner.tiny import cut, objective_step, prepare, rollouts, text_policy, text_samples
 
@@ -132,3 +136,20 @@ def test_chosen_tokens_have_the_highest_covariances(model):
     covariance = (advantages - advantages.mean()) * (logprobs - logprobs.mean())
     chosen = set(covariance.argsort(descending=True)[:5].tolist())  # a quarter of 22
     assert set(torch.nonzero(update.selected[0])[:, 0].tolist()) == chosen
+
+
+def test_completions_keep_their_versions_and_are_told_apart():
+    spans = (VersionSpan(7, 0, 2), VersionSpan(8, 2, 3))
+    ids, logprobs = np.array([4, 5, 6], dtype=np.int32), np.array([-1.0, -2.0, -3.0], dtype=np.float32)
+    made = Rollout(ids, logprobs, spans, "stop", "")
+    group = Group(5, "x", np.array([3, 9], dtype=np.int32), (), (), (made, made, made))
+    first, second = rollout_samples(group, [1.0, None, -1.0], text_policy(), None, ImageTable(), version=9)  # type: ignore[arg-type]
+    assert first.versions.tolist() == [7, 7, 8]
+    batch = cut([first.tokens, second.tokens], [[1, 0]])[0]
+    assert ages_of([first, second], batch).tolist() == [2, 2, 1, 2, 2, 1]
+    assert (first.advantage, second.advantage) == (1.0, -1.0)
+    assert first.key != second.key
+    draws = priorities_of([first, second], batch)
+    assert len(set(draws.tolist())) == 6
+    alone = cut([second.tokens], [[0]])[0]
+    assert priorities_of([second], alone).tolist() == draws[:3].tolist(), "whatever batch it is in"
