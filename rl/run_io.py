@@ -103,13 +103,14 @@ class RunIO:
         if partial.exists():
             shutil.rmtree(partial)
         partial.mkdir(parents=True)
-        state = {
+        grading = await rewards.state_dict()
+        state = {  # taken at one moment: rows, fates and prompts in flight must fit together
             "step": step,
             "started": self.started,
             "prompts": prompts.state_dict(),
             "ledger": ledger.state_dict(),
             "requeued": list(requeued),
-            "rewards": await rewards.state_dict(),
+            "rewards": grading,
             "rows": self.tracker.mark(step),
         }
         start = time.time()

@@ -117,7 +117,7 @@ async def _restore(
     await pool.each("update_weights", await learner.publish())
     ledger.load_state_dict(state["ledger"])
     prompts.load_state_dict(state["prompts"])
-    await rewards.load_state_dict(state.get("rewards", ()))
+    await rewards.load_state_dict(state["rewards"])
     return version
 
 

@@ -10,14 +10,14 @@ the stopped factor at the unmoved logprobs.
 from __future__ import annotations
 
 import json
-from decimal import Decimal, getcontext
+from decimal import Context, Decimal, localcontext
 from pathlib import Path
 from typing import Any
 
 from tests.golden.loss_cases import FILES
 from tests.golden.peers import PEERS
 
-getcontext().prec = 50
+DIGITS = 50
 Case = dict[str, Any]
 Numbers = list[Decimal]
 BY_SEQUENCE = ("grpo", "gspo", "gspo_token", "sapo")
@@ -223,10 +223,11 @@ def short(value: Decimal) -> str:
 
 def contents() -> dict[str, Case]:
     """File name -> content."""
-    return {
-        name: {"source": source, "peers": PEERS[name], "tolerance": 1e-06, "cases": [solve(case) for case in cases]}
-        for name, (source, cases) in FILES.items()
-    }
+    with localcontext(Context(prec=DIGITS)):  # the precision is a setting of the thread, not of this file
+        return {
+            name: {"source": source, "peers": PEERS[name], "tolerance": 1e-06, "cases": [solve(case) for case in cases]}
+            for name, (source, cases) in FILES.items()
+        }
 
 
 if __name__ == "__main__":

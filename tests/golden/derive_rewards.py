@@ -9,7 +9,7 @@ hand in each case, with the reason.
 from __future__ import annotations
 
 import json
-from decimal import Decimal, getcontext
+from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from typing import Any
 from tests.golden.filter_cases import FILTERS, TEXT
 from tests.golden.peers import PEERS
 
-getcontext().prec = 50
 Case = dict[str, Any]
 
 
