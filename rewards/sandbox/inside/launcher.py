@@ -1,0 +1,102 @@
+"""The first process of a sandbox.
+
+    caller --stdin: job--> launcher --fork--> supervisor (process 1 of the namespaces) --fork, exec--> command
+       <-------------------- report: stdout --------+
+
+The launcher stays outside the new process namespace to hold its life: when the caller closes stdin, because it has lost
+patience or is dead, the launcher kills the supervisor, and the kernel everything inside. The launcher ends only after
+the last process inside has.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import select
+
+from . import linux, namespaces, supervise
+from .frames import Reporter, read_exactly
+
+
+def main() -> None:
+    """Read a job, run it, report it."""
+    report = os.dup(1)
+    os.set_inheritable(report, False)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    reporter = Reporter(report)
+    # marshal and not json, which takes longer to import than the rest of this program; the caller is trusted.
+    job = marshal.loads(read_exactly(0, int.from_bytes(read_exactly(0, 8), "big")))
+    try:
+        linux.die_with_parent()
+        if os.getppid() != job["caller"] and job["mode"] != "container":
+            return  # the caller died before the line above
+        _expect_to_be_killed_first()
+        if job["cgroup"]:
+            _write(job["cgroup"] + "/cgroup.procs", "0")
+        as_root = namespaces.enter() if job["mode"] == "namespaces" else False
+        supervisor = os.fork()
+    except OSError as exc:
+        reporter.text("P", str(exc.args[-1]))
+        return
+    if supervisor == 0:
+        _supervise(job, reporter, as_root)
+    os.close(report)
+    _wait(supervisor)
+
+
+def _wait(supervisor: int) -> None:
+    """Until the supervisor has ended by itself, or by our hand because stdin was closed."""
+    exit_fd = os.pidfd_open(supervisor)
+    poller = select.poll()
+    poller.register(exit_fd, select.POLLIN)
+    poller.register(0, select.POLLIN)
+    if all(descriptor != exit_fd for descriptor, _ in poller.poll()):
+        os.kill(supervisor, linux.SIGKILL)
+    os.waitpid(supervisor, 0)
+
+
+def _supervise(job: dict, reporter: Reporter, as_root: bool) -> None:
+    """The body of the supervisor; never returns."""
+    try:
+        try:
+            os.close(0)
+            os.open(os.devnull, os.O_RDONLY)
+            matches = supervise.matcher(job["outputs"])
+            _settle(job, as_root)
+            supervise.write_files(job["scratch"], job["files"])
+        except OSError as exc:
+            reporter.text("P", str(exc.args[-1]) if exc.filename is None else f"{exc.strerror}: {exc.filename}")
+            return
+        reporter.text("S", "")
+        supervise.run_commands(job, reporter)
+        supervise.collect_files(job, matches, reporter)
+        reporter.text(".", "")
+    finally:
+        os._exit(0)
+
+
+def _settle(job: dict, as_root: bool) -> None:
+    """Everything that a command's process inherits, but for its limits and its filter."""
+    if job["mode"] == "namespaces":
+        namespaces.build_view(job["paths"], job["links"], job["limits"]["scratch_bytes"], as_root)
+    linux.adopt_orphans()
+    if job["mode"] != "none":
+        linux.drop_capabilities()
+        linux.forbid_new_privileges()
+    linux.die_with_parent()  # the change of user has reset it
+    linux.set_dumpable(False)
+
+
+def _expect_to_be_killed_first() -> None:
+    """If the machine runs out of memory, the sandbox goes before the trainer."""
+    try:
+        _write("/proc/self/oom_score_adj", "1000")
+    except OSError:
+        pass  # no /proc, or a policy against it: the limits still hold
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)
