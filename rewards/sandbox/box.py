@@ -20,7 +20,7 @@ from typing import Any
 
 from rewards.sandbox import cgroup, container
 from rewards.sandbox.capabilities import capabilities
-from rewards.sandbox.exchange import exchange
+from rewards.sandbox.exchange import Passed, exchange
 from rewards.sandbox.records import (
     ISOLATIONS,
     Command,
@@ -54,7 +54,7 @@ class Sandbox:
     """`namespaces`: Linux namespaces and seccomp. `container`: a container runtime, see `image`. `auto`: namespaces,
     else a container where an image is named, else refusal. `none`: the caller accepts that the code can read what this
     user can read and use the network; resource limits, a clean environment and the group kill still hold."""
-    limits: Limits = Limits()
+    limits: Limits = dataclasses.field(default_factory=Limits)
     readable: Sequence[str] = ()
     """Further paths of this machine to show, read-only; `rewards.sandbox.SYSTEM_TOOLS` for a shell."""
     packages: bool = False
@@ -139,20 +139,23 @@ class Sandbox:
             ValueError: files with names outside the scratch folder, or more of them than the limit.
             SandboxUnavailable: the isolation asked for can't be had.
         """
-        mode = self.mode()
-        if sys.platform != "linux":
-            raise SandboxUnavailable("the sandbox needs Linux; run the reward workers on a Linux machine")
-        content = _checked_files(files or {}, self.limits)
-        _check_memory(self.limits, mode)
-        job = self._job(mode, commands, wall_s)
-        job |= {"files": content, "outputs": list(outputs), "stop_on_failure": stop_on_failure}
-        passed = {number for command in commands for number in (command.stdin, command.stdout) if _is_fd(number)}
-        if mode == "container":
-            return self._run_in_container(job, passed)
+        with Passed(
+            number for command in commands for number in (command.stdin, command.stdout) if _is_fd(number)
+        ) as fds:
+            if sys.platform != "linux":
+                raise SandboxUnavailable("the sandbox needs Linux; run the reward workers on a Linux machine")
+            mode = self.mode()
+            _check_memory(self.limits, mode)
+            job = self._job(mode, commands, wall_s)
+            job |= {"files": _checked_files(files or {}, self.limits)}
+            job |= {"outputs": list(outputs), "stop_on_failure": stop_on_failure}
+            return self._run_in_container(job, fds) if mode == "container" else self._run_here(job, fds)
+
+    def _run_here(self, job: dict[str, Any], passed: Passed) -> Report:
         launcher = [interpreter(), "-I", "-S", "-c", _BOOT, str(_HERE)]
         with _scratch_folder(job), cgroup.child(self.cgroup, self.limits) as group:
             job["cgroup"] = None if group is None else str(group)
-            report = exchange(launcher, job, _most_bytes(self.limits, len(commands)), sorted(passed))
+            report = exchange(launcher, job, self._most_bytes(job), passed)
             return report if group is None or not cgroup.ran_out_of_memory(group) else _out_of_memory(report)
 
     def _job(self, mode: Isolation, commands: Sequence[Command], wall_s: float | None) -> dict[str, Any]:
@@ -181,7 +184,6 @@ class Sandbox:
                 "threads": int(limits.threads),
                 "file_bytes": int(limits.file_mb) * _MIB,
                 "scratch_bytes": int(limits.scratch_mb) * _MIB,
-                "output_bytes": int(limits.output_kb) * 1024,
                 "open_files": int(limits.open_files),
                 "collected_files": int(limits.files_out),
                 "collected_bytes": int(limits.files_out_mb) * _MIB,
@@ -191,6 +193,11 @@ class Sandbox:
     def _view(self) -> View:
         return _view_of(tuple(self.readable), self.packages)
 
+    def _most_bytes(self, job: Mapping[str, Any]) -> int:
+        """More than the longest report: each byte of output may come in a frame of its own."""
+        output = sum(2 * command["output_bytes"] + 1024 for command in job["commands"])
+        return 10 * output + 2 * self.limits.files_out_mb * _MIB + 4 * _MIB
+
     def _command_environment(self, mode: Isolation) -> dict[str, str]:
         own = {
             "PATH": f"{os.path.dirname(interpreter())}:/usr/local/bin:/usr/bin:/bin",
@@ -198,6 +205,7 @@ class Sandbox:
             "TMPDIR": SCRATCH,
             "LANG": "C.UTF-8",
             "PYTHONHASHSEED": "0",  # the same program gives the same output
+            "MALLOC_ARENA_MAX": "2",  # each takes 64 MiB of the address space that memory_mb bounds
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
         }
@@ -205,9 +213,9 @@ class Sandbox:
             own["PYTHONPATH"] = ":".join(package_folders())
         return {**own, **self.environment}
 
-    def _run_in_container(self, job: dict[str, Any], passed: set[int]) -> Report:
+    def _run_in_container(self, job: dict[str, Any], passed: Passed) -> Report:
         assert self.image is not None
-        if passed:
+        if passed.descriptors:
             raise SandboxUnavailable(
                 "a container can't be connected to another program by file descriptors; "
                 "isolation 'namespaces' can, see rewards.sandbox.capabilities()"
@@ -216,7 +224,7 @@ class Sandbox:
         boot = ["python3", "-I", "-S", "-c", _BOOT, container.LAUNCHER_FOLDER]
         argv = container.command_line(self.runtime, self.image, name, self.limits, _HERE / "inside") + boot
         try:
-            return exchange(argv, job, _most_bytes(self.limits, len(job["commands"])))
+            return exchange(argv, job, self._most_bytes(job), passed)
         except SandboxUnavailable as exc:
             raise SandboxUnavailable(f"{exc}; the container was started by: {' '.join(argv[:6])} ...") from exc
         finally:
@@ -234,7 +242,9 @@ def _pack(command: Command, limits: Limits) -> dict[str, Any]:
         raise ValueError(f"the command {argv!r:.80} can't be run; it needs a program, and no zero characters")
     wall_s = limits.wall_s if command.wall_s is None else command.wall_s
     stdout = -1 if command.stdout is None else command.stdout
-    return {"argv": argv, "stdin": command.stdin, "stdout": stdout, "wall_s": float(wall_s)}
+    output_kb = limits.output_kb if command.output_kb is None else command.output_kb
+    packed = {"argv": argv, "stdin": command.stdin, "stdout": stdout}
+    return packed | {"wall_s": float(wall_s), "output_bytes": int(output_kb) * 1024}
 
 
 def _is_fd(value: object) -> bool:
@@ -259,10 +269,6 @@ def _check_memory(limits: Limits, mode: Isolation) -> None:
             f"memory_mb is {limits.memory_mb}, but this process may only give {highest // _MIB} MiB of address space "
             "to those it starts; set less, or start the reward pool with a larger memory_mb"
         )
-
-
-def _most_bytes(limits: Limits, commands: int) -> int:
-    return (2 * limits.output_kb * 1024 + 8192) * commands * 2 + limits.files_out_mb * _MIB + 8 * _MIB
 
 
 class _scratch_folder:

@@ -9,7 +9,7 @@ import os
 import selectors
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -20,14 +20,34 @@ SETUP_S = 20.0
 _CHUNK = 1 << 18
 
 
-def exchange(argv: Sequence[str], job: Mapping[str, Any], report_bytes: int, pass_fds: Sequence[int] = ()) -> Report:
+class Passed:
+    """Descriptors that a run has taken over: closed here as soon as the launcher has them, or never will, so that who
+    holds their other ends sees when the commands are done with them."""
+
+    def __init__(self, descriptors: Iterable[int]) -> None:
+        self.descriptors = tuple(sorted(set(descriptors)))
+
+    def __enter__(self) -> Passed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """May be called twice."""
+        descriptors, self.descriptors = self.descriptors, ()
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def exchange(argv: Sequence[str], job: Mapping[str, Any], report_bytes: int, passed: Passed) -> Report:
     """Run a job in a launcher started as `argv`; when this returns, no process of it is left.
 
     Args:
         argv: the launcher's command line, a container runtime around it included.
         job: see `inside/launcher.py`.
         report_bytes: more than the longest report that the limits allow.
-        pass_fds: descriptors that the job's commands use as stdin or stdout.
+        passed: what the job's commands use as stdin or stdout.
 
     Raises:
         SandboxUnavailable: the launcher can't be started, or reports that it can't set the sandbox up.
@@ -38,12 +58,14 @@ def exchange(argv: Sequence[str], job: Mapping[str, Any], report_bytes: int, pas
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            pass_fds=tuple(pass_fds),
+            pass_fds=passed.descriptors,
             env=_launcher_environment(job["mode"]),
             start_new_session=True,  # a Ctrl-C in the terminal is for the caller, which then ends the sandbox
         )
     except OSError as exc:
         raise SandboxUnavailable(f"the sandbox can't be started with {argv[0]!r}: {exc}") from exc
+    finally:
+        passed.close()
     reader = _ReportReader(report_bytes)
     try:
         data = marshal.dumps(dict(job), 2)  # version 2 is read by every Python, also by a container's

@@ -67,11 +67,12 @@ class Command:
 
     argv: Sequence[str]
     stdin: bytes | int = b""
-    """Content, or a file descriptor of the caller to read from."""
+    """Content, or a file descriptor to read from, which the run takes over and closes."""
     stdout: int | None = None
-    """A file descriptor of the caller to write to; by default the output is captured."""
+    """A file descriptor to write to, which the run takes over and closes; by default the output is captured."""
     wall_s: float | None = None
-    """Replaces the limit."""
+    output_kb: int | None = None
+    """These replace the limits."""
 
 
 @dataclass(frozen=True, slots=True)

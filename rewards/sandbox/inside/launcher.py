@@ -42,13 +42,21 @@ def main() -> None:
         return
     if supervisor == 0:
         _supervise(job, reporter, as_root)
-    os.close(report)
-    _wait(supervisor)
-
-
-def _wait(supervisor: int) -> None:
-    """Until the supervisor has ended by itself, or by our hand because stdin was closed."""
     exit_fd = os.pidfd_open(supervisor)
+    _keep_only(0, exit_fd)
+    _wait(supervisor, exit_fd)
+
+
+def _keep_only(*descriptors: int) -> None:
+    """Close the rest: who waits for the end of a pipe must not wait for this process."""
+    for number in range(max(descriptors) + 1):
+        if number not in descriptors:
+            os.closerange(number, number + 1)
+    linux.close_from(max(descriptors) + 1)
+
+
+def _wait(supervisor: int, exit_fd: int) -> None:
+    """Until the supervisor has ended by itself, or by our hand because stdin was closed."""
     poller = select.poll()
     poller.register(exit_fd, select.POLLIN)
     poller.register(0, select.POLLIN)
@@ -81,6 +89,7 @@ def _settle(job: dict, as_root: bool) -> None:
     """Everything that a command's process inherits, but for its limits and its filter."""
     if job["mode"] == "namespaces":
         namespaces.build_view(job["paths"], job["links"], job["limits"]["scratch_bytes"], as_root)
+    linux.default_signals(linux.SIGINT)  # a process 1 without handlers can't be signalled from inside
     linux.adopt_orphans()
     if job["mode"] != "none":
         linux.drop_capabilities()

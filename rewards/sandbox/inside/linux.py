@@ -19,7 +19,7 @@ _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_
 _SECCOMP_MODE_FILTER = 2
 _CAPABILITY_VERSION_3 = 0x20080522
 
-SIGKILL, SIGPIPE, SIGXCPU, SIGXFSZ = 9, 13, 24, 25
+SIGINT, SIGKILL, SIGPIPE, SIGXCPU, SIGXFSZ = 2, 9, 13, 24, 25
 
 _SYSCALLS = {"x86_64": {"pivot_root": 155, "capset": 126}, "aarch64": {"pivot_root": 41, "capset": 91}}
 _MOUNT_SETATTR, _CLOSE_RANGE = 442, 436  # the same number everywhere
@@ -107,9 +107,9 @@ def close_from(lowest: int) -> None:
     _syscall(_CLOSE_RANGE, ctypes.c_uint(lowest), ctypes.c_uint(2**32 - 1), ctypes.c_uint(0), name="close_range")
 
 
-def default_signals() -> None:
-    """Undo what Python ignores: an ignored signal stays ignored in the program that is started next."""
-    for number in (SIGPIPE, SIGXFSZ):
+def default_signals(*numbers: int) -> None:
+    """Undo what Python has set for some signals; the signal module would do, but takes long to import."""
+    for number in numbers:
         _libc.signal(number, None)
 
 

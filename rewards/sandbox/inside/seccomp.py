@@ -39,8 +39,6 @@ DENIED: dict[str, tuple[int, int]] = {
     "mount_setattr": (442, 442),
     "open_by_handle_at": (304, 265),
     "name_to_handle_at": (303, 264),
-    "mknod": (133, -1),
-    "mknodat": (259, 33),
     # memory that no limit of ours counts
     "memfd_create": (319, 279),
     "memfd_secret": (447, 447),

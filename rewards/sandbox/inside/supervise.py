@@ -39,7 +39,7 @@ class _Run:
 
     def __init__(self, command: dict, job: dict, reporter: Reporter, end: float) -> None:
         self.job, self.reporter, self.end = job, reporter, end
-        self.room = {"O": job["limits"]["output_bytes"], "E": job["limits"]["output_bytes"]}
+        self.room = {"O": command["output_bytes"], "E": command["output_bytes"]}
         self.ended_by = ""
         self.poller = select.poll()
         self.streams: dict[int, str] = {}
@@ -73,7 +73,7 @@ class _Run:
         self.poller.register(self.exit_fd, select.POLLIN)
 
     def finish(self) -> bool:
-        """Serve the pipes until the command ends or meets a limit, kill what is left, report; True for exit status 0."""
+        """Serve the pipes until the command ends or meets a limit, kill what is left, report; True for success."""
         while not self.ended_by:
             left = self.end - time.monotonic()
             if left <= 0:
@@ -153,7 +153,7 @@ def _become(command: dict, job: dict, descriptors: list) -> None:
         linux.close_from(3)
         os.setsid()
         os.chdir(job["scratch"])
-        linux.default_signals()
+        linux.default_signals(linux.SIGPIPE, linux.SIGXFSZ)  # ignored by Python, and then by what it turns into
         machine = os.uname().machine
         program = seccomp.build(machine, may_fork=job["limits"]["processes"] > 1) if job["filtered"] else b""
         _limit(job["limits"], job["isolated"])
