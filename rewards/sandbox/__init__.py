@@ -1,7 +1,7 @@
 """Runs untrusted code: files in, files out, nothing else. See `Sandbox`."""
 
 from rewards.sandbox.box import PYTHON_FLAGS, SCRATCH, Sandbox
-from rewards.sandbox.capabilities import Capabilities, capabilities
+from rewards.sandbox.probe import Capabilities, capabilities
 from rewards.sandbox.records import Command, Finished, Isolation, Limits, Report, SandboxUnavailable
 from rewards.sandbox.view import SYSTEM_TOOLS
 

@@ -19,8 +19,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rewards.sandbox import cgroup, container
-from rewards.sandbox.capabilities import capabilities
 from rewards.sandbox.exchange import Passed, exchange
+from rewards.sandbox.probe import capabilities
 from rewards.sandbox.records import (
     ISOLATIONS,
     Command,
@@ -171,7 +171,6 @@ class Sandbox:
             "cgroup": None,
             "commands": listed,
             "wall_s": most if wall_s is None else min(wall_s, most),
-            "isolated": mode != "none",
             "filtered": mode != "none",
             "scratch": SCRATCH,
             "paths": list(view.paths),

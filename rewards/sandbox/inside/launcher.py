@@ -29,9 +29,10 @@ def main() -> None:
     # marshal and not json, which takes longer to import than the rest of this program; the caller is trusted.
     job = marshal.loads(read_exactly(0, int.from_bytes(read_exactly(0, 8), "big")))
     try:
-        linux.die_with_parent()
-        if os.getppid() != job["caller"] and job["mode"] != "container":
-            return  # the caller died before the line above
+        if job["mode"] != "container":  # there the caller is outside, and stdin alone tells of its end
+            linux.die_with_parent()
+            if os.getppid() != job["caller"]:
+                return  # the caller died before the line above
         _expect_to_be_killed_first()
         if job["cgroup"]:
             _write(job["cgroup"] + "/cgroup.procs", "0")

@@ -86,7 +86,7 @@ class _Run:
         if self.ended_by:
             os.kill(self.pid, linux.SIGKILL)
         _, status, usage = os.wait4(self.pid, 0)
-        _kill_rest(self.pid, self.job["isolated"])
+        _kill_rest(self.pid)
         wall = time.monotonic() - self.started
         self._drain()
         code = os.waitstatus_to_exitcode(status)
@@ -156,7 +156,7 @@ def _become(command: dict, job: dict, descriptors: list) -> None:
         linux.default_signals(linux.SIGPIPE, linux.SIGXFSZ)  # ignored by Python, and then by what it turns into
         machine = os.uname().machine
         program = seccomp.build(machine, may_fork=job["limits"]["processes"] > 1) if job["filtered"] else b""
-        _limit(job["limits"], job["isolated"])
+        _limit(job["limits"], job["mode"] == "namespaces")
         if program:
             linux.forbid_new_privileges()
             linux.install_filter(program)
@@ -167,7 +167,7 @@ def _become(command: dict, job: dict, descriptors: list) -> None:
         os._exit(127)
 
 
-def _limit(limits: dict, isolated: bool) -> None:
+def _limit(limits: dict, own_user: bool) -> None:
     cpu = limits["cpu_s"]
     wanted = [
         (resource.RLIMIT_CORE, 0, 0),
@@ -178,7 +178,7 @@ def _limit(limits: dict, isolated: bool) -> None:
         (resource.RLIMIT_MSGQUEUE, 0, 0),
         (resource.RLIMIT_AS, limits["memory_bytes"], limits["memory_bytes"]),
     ]
-    if isolated:  # it counts all processes of the user, so without a user namespace it would count strangers
+    if own_user:  # it counts all processes of the user, so without a user namespace it would count strangers
         tasks = limits["processes"] + limits["threads"] + 1  # and the supervisor
         wanted.append((resource.RLIMIT_NPROC, tasks, tasks))
     for kind, soft, hard in wanted:
@@ -188,10 +188,10 @@ def _limit(limits: dict, isolated: bool) -> None:
         resource.setrlimit(kind, (soft, hard))
 
 
-def _kill_rest(session: int, isolated: bool) -> None:
+def _kill_rest(session: int) -> None:
     """Kill what the command has left behind, and wait until it is gone."""
     while True:
-        if isolated:
+        if os.getpid() == 1:
             _kill(-1)  # everybody in this process namespace but us
         else:
             _kill(-session)  # the command's process group, and below the orphans that this process has adopted
