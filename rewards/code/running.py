@@ -21,6 +21,10 @@ from rewards.sandbox import PYTHON_FLAGS, Command, Finished, Report, Sandbox, Sa
 _INSIDE = Path(__file__).resolve().parent / "inside"
 _STOP_MARGIN_S = 5.0
 
+_HOST, _EXAMINER = (
+    f"import sys; sys.path.insert(0, '.'); import {name}; {name}.main()" for name in ("host", "examiner")
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -58,7 +62,7 @@ def _run_program(code: str, suite: StdinTests, box: Sandbox, total_s: float) -> 
             Command(command, stdin=text.encode(errors="replace"), output_kb=_output_kb(expected))
             for text, expected in zip(suite.inputs, suite.outputs, strict=True)
         ],
-        files=_files("program.py") | {"solution.py": code.encode(errors="replace")},
+        files=_files("program.py") | _solution(code),
         wall_s=total_s,
     )
     problems: list[str | None] = []
@@ -75,11 +79,10 @@ def _run_calls(code: str, suite: CallTests, box: Sandbox, total_s: float) -> Out
         json.dumps({"id": number, "do": "call", "on": suite.name, "args": _encode(args), "kwargs": _encode({})}) + "\n"
         for number, args in enumerate(suite.arguments)
     )
-    finished = box.run(
-        [_host(box, stdin=requests.encode(), wall_s=total_s, output_kb=_output_kb(json.dumps(suite.expected)))],
-        files=_files("host.py", "wire.py") | {"solution.py": code.encode(errors="replace")},
-        wall_s=total_s,
-    ).commands[0]
+    argv = [box.python, *PYTHON_FLAGS, "-c", _HOST]
+    output_kb = _output_kb(json.dumps(suite.expected))
+    command = Command(argv, stdin=requests.encode(), wall_s=total_s, output_kb=output_kb)
+    finished = box.run([command], files=_files("host.py", "wire.py") | _solution(code)).commands[0]
     replies = _replies(finished.stdout)
     problems: list[str | None] = []
     for number, expected in enumerate(suite.expected):
@@ -115,23 +118,22 @@ def _judge(reply: dict[str, Any] | None, expected: Any, finished: Finished) -> s
 def _run_asserts(code: str, suite: AssertTests, box: Sandbox, total_s: float) -> Outcome:
     """Test code in one sandbox, the program in another, and two pipes between them."""
     plan = {"setup": suite.setup, "tests": list(suite.tests), "names": list(suite.names)}
+    python = [box.python, *PYTHON_FLAGS, "-c"]
     to_program, from_examiner = os.pipe()
     to_examiner, from_program = os.pipe()
+    program = Command([*python, _HOST], to_program, stdout=from_program, wall_s=total_s + _STOP_MARGIN_S)
+    examiner = Command([*python, _EXAMINER], to_examiner, stdout=from_examiner, wall_s=total_s)
     failed: list[BaseException] = []
 
     def host() -> None:
-        command = _host(box, stdin=to_program, stdout=from_program, wall_s=total_s + _STOP_MARGIN_S)
-        files = _files("host.py", "wire.py") | {"solution.py": code.encode(errors="replace")}
         try:
-            box.run([command], files=files)
-        except BaseException as exc:
+            box.run([program], files=_files("host.py", "wire.py") | _solution(code))
+        except BaseException as exc:  # raised in the caller's thread, below
             failed.append(exc)
 
     thread = threading.Thread(target=host, name="code-under-test")
     thread.start()
     try:
-        argv = [box.python, *PYTHON_FLAGS, "-c", _START.format("examiner")]
-        examiner = Command(argv, stdin=to_examiner, stdout=from_examiner, wall_s=total_s)
         files = _files("examiner.py", "wire.py") | {"tests.json": json.dumps(plan).encode()}
         report = box.run([examiner], files=files, outputs=["verdict.json"])
     finally:
@@ -152,11 +154,8 @@ def _read_verdict(report: Report, count: int) -> Outcome:
     return _outcome(verdict["failures"])
 
 
-_START = "import sys; sys.path.insert(0, '.'); import {0}; {0}.main()"
-
-
-def _host(box: Sandbox, **how: Any) -> Command:
-    return Command([box.python, *PYTHON_FLAGS, "-c", _START.format("host")], **how)
+def _solution(code: str) -> dict[str, bytes]:
+    return {"solution.py": code.encode(errors="replace")}
 
 
 def _files(*names: str) -> dict[str, bytes]:

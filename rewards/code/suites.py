@@ -66,9 +66,16 @@ def parse_suite(answer: str, sample: Mapping[str, Any]) -> Suite:
     if len(answer) > MAX_CHARS:
         raise InvalidTests(f"the tests have {len(answer)} characters, over {MAX_CHARS}")
     try:
-        data = json.loads(answer)
-    except (ValueError, RecursionError):
-        return _asserts_of_text(answer, "", _entry_point({}, sample))
+        return _suite_of_text(answer, sample)
+    except RecursionError as exc:
+        raise InvalidTests("the tests are nested too deep") from exc
+
+
+def _suite_of_text(text: str, sample: Mapping[str, Any]) -> Suite:
+    try:
+        data = json.loads(text)
+    except ValueError:
+        return _asserts_of_text(text, "", _entry_point({}, sample))
     if isinstance(data, str):
         return _asserts_of_text(data, "", _entry_point({}, sample))
     if isinstance(data, list):
@@ -82,7 +89,7 @@ def _suite_of_object(data: dict[str, Any], sample: Mapping[str, Any]) -> Suite:
     for nested in ("input_output", "test_cases"):
         inner = data.get(nested)
         if isinstance(inner, str):
-            return parse_suite(inner, {**sample, **_named(data)})
+            return _suite_of_text(inner, {**sample, **_named(data)})
         if isinstance(inner, dict):
             return _suite_of_object({**_named(data), **inner}, sample)
         if isinstance(inner, list):
@@ -217,6 +224,8 @@ def _free_names(trees: Sequence[ast.AST]) -> tuple[str, ...]:
             (used if isinstance(node.ctx, ast.Load) else bound).add(node.id)
         elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             bound.add(node.name)
+        elif isinstance(node, ast.arg):
+            bound.add(node.arg)
         elif isinstance(node, ast.alias):
             bound.add((node.asname or node.name).partition(".")[0])
     return tuple(sorted(used - bound - set(dir(builtins))))

@@ -37,6 +37,8 @@ def main() -> None:
         if job["cgroup"]:
             _write(job["cgroup"] + "/cgroup.procs", "0")
         as_root = namespaces.enter() if job["mode"] == "namespaces" else False
+        # The supervisor counts against the limit on tasks, and this process where it is in the user namespace too.
+        job["own_tasks"] = None if job["mode"] != "namespaces" else 1 if as_root else 2
         supervisor = os.fork()
     except OSError as exc:
         reporter.text("P", str(exc.args[-1]))

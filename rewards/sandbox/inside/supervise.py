@@ -156,7 +156,7 @@ def _become(command: dict, job: dict, descriptors: list) -> None:
         linux.default_signals(linux.SIGPIPE, linux.SIGXFSZ)  # ignored by Python, and then by what it turns into
         machine = os.uname().machine
         program = seccomp.build(machine, may_fork=job["limits"]["processes"] > 1) if job["filtered"] else b""
-        _limit(job["limits"], job["mode"] == "namespaces")
+        _limit(job["limits"], job["own_tasks"])
         if program:
             linux.forbid_new_privileges()
             linux.install_filter(program)
@@ -167,7 +167,7 @@ def _become(command: dict, job: dict, descriptors: list) -> None:
         os._exit(127)
 
 
-def _limit(limits: dict, own_user: bool) -> None:
+def _limit(limits: dict, own_tasks: int | None) -> None:
     cpu = limits["cpu_s"]
     wanted = [
         (resource.RLIMIT_CORE, 0, 0),
@@ -178,8 +178,8 @@ def _limit(limits: dict, own_user: bool) -> None:
         (resource.RLIMIT_MSGQUEUE, 0, 0),
         (resource.RLIMIT_AS, limits["memory_bytes"], limits["memory_bytes"]),
     ]
-    if own_user:  # it counts all processes of the user, so without a user namespace it would count strangers
-        tasks = limits["processes"] + limits["threads"] + 1  # and the supervisor
+    if own_tasks is not None:  # it counts the user's tasks, and without a user namespace strangers among them
+        tasks = limits["processes"] + limits["threads"] + own_tasks
         wanted.append((resource.RLIMIT_NPROC, tasks, tasks))
     for kind, soft, hard in wanted:
         _, highest = resource.getrlimit(kind)

@@ -215,6 +215,25 @@ def test_what_the_kernel_refuses_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     assert found.hints
 
 
+@needs_namespaces
+def test_a_real_refusal() -> None:
+    """Inside a sandbox no further one can be made, as on a machine that forbids namespaces."""
+    root = str(Path(__file__).resolve().parents[3] / "rewards")
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(root).parent)!r})
+from rewards.sandbox import Sandbox, SandboxUnavailable
+try:
+    Sandbox().run_python("print('ran')")
+except SandboxUnavailable as exc:
+    print(exc)
+"""
+    outer = Sandbox("namespaces", readable=[root], limits=Limits(processes=8, memory_mb=1024))
+    finished = outer.run_python(code).commands[0]
+    assert b"can't be isolated on this machine (unshare: Operation not permitted)" in finished.stdout
+    assert b"ran" not in finished.stdout.replace(b"is not run", b"")
+
+
 def test_an_interpreter_that_does_not_start_is_no_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(box, "_BOOT", "import sys; sys.exit(3)")
     with pytest.raises(SandboxUnavailable, match="ended with exit code 3"):

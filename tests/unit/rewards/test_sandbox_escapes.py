@@ -94,7 +94,6 @@ os.mkfifo("pipe")
 os.makedirs("a/b")
 open("kept.txt", "w").write("mine")
 open("a/b/c.bin", "wb").write(bytes(3))
-open("a/../../scratch_escape", "w") if os.access("..", os.W_OK) else None
 """
     for box in (Sandbox("namespaces"), Sandbox("none")):
         report = box.run_python(code, outputs=["*"])
