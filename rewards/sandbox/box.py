@@ -139,9 +139,8 @@ class Sandbox:
             ValueError: files with names outside the scratch folder, or more of them than the limit.
             SandboxUnavailable: the isolation asked for can't be had.
         """
-        with Passed(
-            number for command in commands for number in (command.stdin, command.stdout) if _is_fd(number)
-        ) as fds:
+        ends = [end for command in commands for end in (command.stdin, command.stdout)]
+        with Passed(end for end in ends if isinstance(end, int)) as passed:
             if sys.platform != "linux":
                 raise SandboxUnavailable("the sandbox needs Linux; run the reward workers on a Linux machine")
             mode = self.mode()
@@ -149,7 +148,7 @@ class Sandbox:
             job = self._job(mode, commands, wall_s)
             job |= {"files": _checked_files(files or {}, self.limits)}
             job |= {"outputs": list(outputs), "stop_on_failure": stop_on_failure}
-            return self._run_in_container(job, fds) if mode == "container" else self._run_here(job, fds)
+            return self._run_in_container(job, passed) if mode == "container" else self._run_here(job, passed)
 
     def _run_here(self, job: dict[str, Any], passed: Passed) -> Report:
         launcher = [interpreter(), "-I", "-S", "-c", _BOOT, str(_HERE)]
@@ -244,10 +243,6 @@ def _pack(command: Command, limits: Limits) -> dict[str, Any]:
     output_kb = limits.output_kb if command.output_kb is None else command.output_kb
     packed = {"argv": argv, "stdin": command.stdin, "stdout": stdout}
     return packed | {"wall_s": float(wall_s), "output_bytes": int(output_kb) * 1024}
-
-
-def _is_fd(value: object) -> bool:
-    return isinstance(value, int)
 
 
 def _checked_files(files: Mapping[str, bytes], limits: Limits) -> list[tuple[str, bytes]]:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from wire import Opaque, decode, encode  # type: ignore[import-not-found]
+from wire import Opaque, decode, encode
 
 _MAX_LINE = 16 * 2**20
 
@@ -51,7 +51,7 @@ class Line:
         return self._exceptions.setdefault(name, type(name, (Exception,), {}))
 
 
-class Remote(Opaque):  # type: ignore[misc]
+class Remote(Opaque):
     """Something that is not data, used where it is. Equal to itself alone: its own `__eq__` has no say in a test."""
 
     def __init__(self, line: Line, key: str | int) -> None:

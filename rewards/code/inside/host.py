@@ -19,7 +19,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from wire import decode, encode  # type: ignore[import-not-found]
+from wire import decode, encode
 
 _MAX_ITEMS = 100_000
 

@@ -3,7 +3,8 @@
 import builtins
 import sys
 
-builtins.exit = builtins.quit = sys.exit  # the site module, which is left out, would have made them
+# The site module, which is left out, would have made these.
+builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]
 sys.argv = ["solution.py"]
 with open("solution.py", encoding="utf-8") as _file:
     _source = _file.read()

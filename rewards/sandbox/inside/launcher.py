@@ -41,7 +41,7 @@ def main() -> None:
         job["own_tasks"] = None if job["mode"] != "namespaces" else 1 if as_root else 2
         supervisor = os.fork()
     except OSError as exc:
-        reporter.text("P", str(exc.args[-1]))
+        reporter.text("P", _explain(exc))
         return
     if supervisor == 0:
         _supervise(job, reporter, as_root)
@@ -78,7 +78,7 @@ def _supervise(job: dict, reporter: Reporter, as_root: bool) -> None:
             _settle(job, as_root)
             supervise.write_files(job["scratch"], job["files"])
         except OSError as exc:
-            reporter.text("P", str(exc.args[-1]) if exc.filename is None else f"{exc.strerror}: {exc.filename}")
+            reporter.text("P", _explain(exc))
             return
         reporter.text("S", "")
         supervise.run_commands(job, reporter)
@@ -107,6 +107,10 @@ def _expect_to_be_killed_first() -> None:
         _write("/proc/self/oom_score_adj", "1000")
     except OSError:
         pass  # no /proc, or a policy against it: the limits still hold
+
+
+def _explain(exc: OSError) -> str:
+    return str(exc.strerror) if exc.filename is None else f"{exc.filename}: {exc.strerror}"
 
 
 def _write(path: str, text: str) -> None:

@@ -38,9 +38,7 @@ def enter() -> bool:
             return True
         except PermissionError:  # root of a container without CAP_SYS_ADMIN: try as anybody else
             become_nobody()
-    proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    _enter_user_namespace(_NAMESPACES, proc)
-    os.close(proc)
+    _enter_user_namespace(_NAMESPACES, None)
     return False
 
 
@@ -97,11 +95,12 @@ def _show(path: str, *, devices: bool) -> None:
     linux.make_read_only(path, recursive=True, devices=devices)
 
 
-def _enter_user_namespace(more: int, proc: int) -> None:
-    """A user namespace that knows one user, who is also the one outside."""
+def _enter_user_namespace(more: int, proc: int | None) -> None:
+    """A user namespace that knows one user, who is also the one outside; `proc`: an open /proc, if it has no path."""
+    entry = "/proc/self" if proc is None else "self"
     user, group = os.geteuid(), os.getegid()
     linux.unshare(linux.CLONE_NEWUSER | more)
     for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
-        descriptor = os.open(f"self/{name}", os.O_WRONLY | os.O_CLOEXEC, dir_fd=proc)
+        descriptor = os.open(f"{entry}/{name}", os.O_WRONLY | os.O_CLOEXEC, dir_fd=proc)
         os.write(descriptor, text.encode())
         os.close(descriptor)
