@@ -72,6 +72,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "get": getattr,
     "item": lambda target, key: target[key],
     "len": len,
+    "bool": bool,
     "list": lambda target: list(itertools.islice(target, _MAX_ITEMS)),
     "text": str,
 }

@@ -20,10 +20,10 @@ _CONTAINERS: tuple[tuple[type, str], ...] = (
 
 
 class Opaque:
-    """Stands for a value that is not data; `key` names it where it lives."""
+    """Stands for a value that is not data; the key names it where it lives."""
 
-    def __init__(self, key: int) -> None:
-        self.key = key
+    def __init__(self, key: int | str) -> None:
+        self.opaque_key = key
 
 
 def encode(value: Any, refer: Any, depth: int = 0) -> Any:

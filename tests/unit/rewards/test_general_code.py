@@ -194,7 +194,7 @@ def test_values_cross_the_wall_as_plain_data() -> None:
     assert type(crossed["a"]) is tuple
     liar = decode(json.loads(json.dumps(encode(Liar([4]), refer=None))))
     assert (type(liar), liar) == (list, [4])
-    assert decode(encode(object(), refer=lambda value: 7)).key == 7
+    assert decode(encode(object(), refer=lambda value: 7)).opaque_key == 7
     nested: list[object] = []
     nested.append(nested)
     with pytest.raises(ValueError, match="nested"):
@@ -235,6 +235,9 @@ class Stack:
     def pop(self): return self.items.pop()
     def __len__(self): return len(self.items)
 
+class Node:
+    def __init__(self, key, line): self.key, self._line = key, line
+
 SIZE = (1, 2)
 
 def find(items, wanted):
@@ -271,13 +274,15 @@ for n in range(3):
 stack = Stack()
 stack.push(3).push({"a": (1,)})
 assert len(stack) == 2 and stack.pop() == {"a": (1,)} and stack.items == [3]
+node = Node("k", 5)
+assert node and node.key == "k" and node._line == 5
 assert SIZE == (1, 2) and isinstance(SIZE, tuple)
 assert apply_twice(root, 16) == 2.0
 """
     result = grade(code, tests)
-    assert (result.value, result.detail) == (1.0, "8 of 8 tests passed")
+    assert (result.value, result.detail) == (1.0, "9 of 9 tests passed")
     broken = grade(code.replace("** 0.5", "** 0.4").replace("NotFound(wanted)", "KeyError(wanted)"), tests)
-    assert broken.components["pass_fraction"] == 4 / 8
+    assert broken.components["pass_fraction"] == 5 / 9
 
 
 @needs_namespaces
@@ -410,6 +415,27 @@ def test_a_verdict_can_not_be_forged(name: str) -> None:
     ):
         result = grade(code, tests)
         assert (result.status, result.value) == ("ok", 0.0), (tests, result)
+
+
+@needs_namespaces
+def test_names_that_the_tests_did_not_ask_for_are_not_taken() -> None:
+    """A program that has taken over its host offers an `abs` of its own, for which every difference is 0."""
+    tests = ["assert abs(f('x') - 4242) < 1"]
+    code = """
+import sys
+def answer(namespace, request):
+    return {"abs": "callable", "f": "callable"} if request["do"] == "describe" else 0
+sys.modules["host"]._answer = answer
+"""
+    assert grade(code, tests).value == 0.0
+    assert grade(code.replace("else 0", "else 4242"), tests).value == 1.0  # the takeover works, for its own answers
+
+
+@needs_namespaces
+def test_an_exception_that_ends_a_loop_ends_the_test() -> None:
+    tests = ["assert all(map(lambda x: f(x) == 4242, [1, 2]))"]
+    assert grade("def f(x): raise StopIteration", tests).value == 0.0
+    assert grade("def f(x): return 4242", tests).value == 1.0
 
 
 @needs_namespaces
