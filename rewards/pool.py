@@ -30,6 +30,8 @@ from rewards.worker import PoolError, Template, Worker, WorkerSetup, describe_ex
 MAX_BATCH = 32
 MAX_BATCH_BYTES = 4 * 2**20
 MIN_MEMORY_MB = 512
+SLOW: Mapping[str, float] = {"general-code": 60.0}
+"""Seconds for the built-in verifiers that can't do with the pool's `timeout_s`: each runs programs."""
 
 
 @dataclass(slots=True, eq=False)
@@ -47,6 +49,7 @@ class _Item:
     call: _Call
     position: int
     payload: bytes
+    timeout_s: float
 
     def finish(self, result: RewardResult) -> None:
         call = self.call
@@ -69,6 +72,7 @@ class RewardPool:
     Args:
         workers: processes; each uses one core.
         timeout_s: seconds that one request may take, from the moment its worker turns to it.
+        timeouts: other seconds for some answer types, over those of `SLOW`, which hold unless named here.
         memory_mb: address space of a worker in MiB. Beyond it a request ends as `error`.
         preload: answer types whose verifiers are imported before the first request. Default: every built-in one whose
             libraries are installed. Plug-ins are always imported.
@@ -90,18 +94,21 @@ class RewardPool:
         *,
         preload: Sequence[str] | None = None,
         plugins: Mapping[str, str] | None = None,
+        timeouts: Mapping[str, float] | None = None,
     ) -> None:
         if workers < 1:
             raise ValueError(f"workers is {workers}; a pool needs at least 1")
-        if not 0 < timeout_s < 3600:
-            raise ValueError(f"timeout_s is {timeout_s}; set seconds per request, above 0 and below 3600")
+        for name, seconds in {"timeout_s": timeout_s, **(timeouts or {})}.items():
+            if not 0 < seconds < 3600:
+                raise ValueError(f"{name} is {seconds}; set seconds per request, above 0 and below 3600")
         if memory_mb < MIN_MEMORY_MB:
             raise ValueError(f"memory_mb is {memory_mb}; the libraries alone need {MIN_MEMORY_MB}, set more")
         self._plugins = dict(plugins or {})
         self._timeout_s = timeout_s
         self._workers = workers
+        self._timeouts = {**SLOW, **(timeouts or {})}
         named = [*(preload or ()), *self._plugins]
-        registry.check_names(named, self._plugins)
+        registry.check_names([*named, *(timeouts or {})], self._plugins)
         optional = sorted(registry.VERIFIERS) if preload is None else []
         self._template = Template(WorkerSetup(memory_mb, self._plugins, named, optional))
         self._queue: deque[_Item] = deque()
@@ -178,7 +185,10 @@ class RewardPool:
         batch = list(requests)
         registry.check_names({request.answer_type for request in batch}, self._plugins)
         call = _Call([None] * len(batch), len(batch))
-        items = [_Item(call, position, _pack(request)) for position, request in enumerate(batch)]
+        items = [
+            _Item(call, position, _pack(request), self._timeouts.get(request.answer_type, self._timeout_s))
+            for position, request in enumerate(batch)
+        ]
         with self._ready:
             if self._closing:
                 raise PoolError("the reward pool is closed; make a new one")
@@ -232,7 +242,7 @@ class RewardPool:
             return self._replace(worker, batch)[0]
         for position, item in enumerate(batch):
             try:
-                result = worker.receive(self._timeout_s)
+                result = worker.receive(item.timeout_s)
             except EOFError:
                 successor, code = self._replace(worker, batch[position + 1 :])
                 item.finish(failed("error", f"the worker died on this request ({describe_exit(code)})"))
@@ -241,7 +251,7 @@ class RewardPool:
                 item.finish(failed("error", f"the worker's reply can't be read: {exc!s:.200}"))
                 return self._replace(worker, batch[position + 1 :])[0]
             if result is None:
-                item.finish(failed("timeout", f"not graded within {self._timeout_s:g} s"))
+                item.finish(failed("timeout", f"not graded within {item.timeout_s:g} s"))
                 return self._replace(worker, batch[position + 1 :])[0]
             item.finish(result)
         return worker

@@ -23,6 +23,7 @@ VERIFIERS: dict[str, str] = {
     "critic": "rewards.verifiers.critic:verify",
     "e-smiles": "rewards.verifiers.e_smiles:verify",
     "format": "rewards.verifiers.format:verify",
+    "general-code": "rewards.verifiers.general_code:verify",
     "judge": "rewards.verifiers.judge:verify",
     "math-expressions": "rewards.verifiers.math_expressions:verify",
     "multiple-choice": "rewards.verifiers.multiple_choice:verify",
@@ -35,7 +36,7 @@ VERIFIERS: dict[str, str] = {
 }
 """Answer type -> "module:attribute", imported at first use."""
 
-PLANNED: tuple[str, ...] = ("general-code", "html-code", "svg-code")
+PLANNED: tuple[str, ...] = ("html-code", "svg-code")
 """Answer types of the RL-172K layout whose verifiers are not there yet."""
 
 

@@ -10,10 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rewards import Request, RewardPool, UnknownVerifier
+from rewards import pool as pool_module
+from rewards.verifiers import general_code
 from rewards.worker import PoolError
 
 HERE = str(Path(__file__).parent)
@@ -257,11 +260,28 @@ def test_a_dead_template_is_started_again() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"workers": 0}, "at least 1"), ({"timeout_s": 0}, "timeout_s is 0"), ({"memory_mb": 100}, "memory_mb is 100")],
+    [
+        ({"workers": 0}, "at least 1"),
+        ({"timeout_s": 0}, "timeout_s is 0"),
+        ({"memory_mb": 100}, "memory_mb is 100"),
+        ({"timeouts": {"number": -1}}, "number is -1"),
+        ({"timeouts": {"numbr": 1}}, "did you mean number"),
+    ],
 )
-def test_settings_out_of_range(settings: dict[str, int], message: str) -> None:
+def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        RewardPool(**settings)  # type: ignore[arg-type]
+        RewardPool(**settings)
+
+
+def test_answer_types_may_have_time_limits_of_their_own() -> None:
+    sys.path.append(HERE)
+    plugins = {"quick": PLUGINS["sleep"], "slow": PLUGINS["sleep"]}
+    with RewardPool(1, 60, preload=["number"], plugins=plugins, timeouts={"quick": 0.5}) as made:
+        sys.path.remove(HERE)
+        result = made.score("sleep", "", "quick")
+        assert (result.status, result.detail) == ("timeout", "not graded within 0.5 s")
+        assert made._timeouts.get("slow", made._timeout_s) == 60
+    assert pool_module.SLOW["general-code"] >= general_code.TIMEOUT_S > general_code.TOTAL_S
 
 
 def test_verifiers_that_can_not_be_loaded_stop_the_start() -> None:

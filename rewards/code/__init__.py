@@ -1,0 +1,1 @@
+"""Grading programs by their tests: reading what data sets hold, running it in the sandbox, comparing outside it."""

@@ -1,0 +1,1 @@
+"""Scripts that are sent into the sandbox; `wire` is used outside as well."""
