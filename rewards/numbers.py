@@ -37,8 +37,9 @@ _LETTERS = r"[A-Za-zμΩÅ°℃℉£€¥₹₽¢$]"
 _POWER = r"(?:\^?\{?-?\d\}?|[²³])"
 _UNIT = re.compile(rf"{_LETTERS}+\.?{_POWER}?(?:\s*[ */·-]\s*{_LETTERS}+\.?{_POWER}?){{0,4}}")
 _NAME = re.compile(r"[A-Za-z]\w{0,15}\s*(?:=|≈|\\approx)\s*")
-_NOT_UNITS = set("and or to not but nor plus minus times over x y z n i e".split())
-_NOT_UNITS |= set("hundred thousand million billion trillion dozen score half third quarter point".split())
+_NO_UNIT_NAMES = """and or to not but nor plus minus times over x y z n i e
+hundred thousand million billion trillion dozen score half third quarter point"""
+_NOT_UNITS = frozenset(_NO_UNIT_NAMES.split())
 _MAGNITUDE = re.compile(r"(hundred|thousand|million|billion|trillion)(?![A-Za-z])\s*", re.IGNORECASE)
 _CURRENCY = re.compile(r"([+-]?)\s*(?:US)?([$£€¥₹₽₩])\s*(?=[\d.+-])")
 _VULGAR = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5", "⅗": "3/5", "⅘": "4/5"}
@@ -46,7 +47,19 @@ _VULGAR |= {"⅙": "1/6", "⅚": "5/6", "⅐": "1/7", "⅛": "1/8", "⅜": "3/8"
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 _RAISED = re.compile(r"(?<=10)[⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,3}")
 _MAP = str.maketrans(
-    {"−": "-", "–": "-", "－": "-", "﹣": "-", "‐": "-", "‑": "-", "＋": "+", "，": ",", "．": ".", "／": "/", "％": "%"}
+    {
+        "−": "-",
+        "–": "-",
+        "－": "-",
+        "﹣": "-",
+        "‐": "-",
+        "‑": "-",
+        "＋": "+",
+        "，": ",",
+        "．": ".",
+        "／": "/",
+        "％": "%",
+    }
     | {"⁄": "/", "µ": "μ", "Å": "Å", "＄": "$", "￥": "¥", "（": "(", "）": ")", "＝": "=", "∕": "/"}
     | {char: f" {text} " for char, text in _VULGAR.items()}
 )
@@ -185,7 +198,7 @@ def _in_words(text: str, units: bool) -> Quantity | None:
     for token in tokens:
         if token in _SMALL or token in _TENS:
             value = _SMALL.get(token, _TENS.get(token, 0))
-            if seen and not (group % 100 == 0 or (group % 10 == 0 and value < 10)) or (seen and value == 0):
+            if seen and (value == 0 or not (group % 100 == 0 or (group % 10 == 0 and value < 10))):
                 return None  # `two three`
             group, seen = group + value, True
         elif token == "hundred" and 0 < group < 100:

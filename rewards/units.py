@@ -60,9 +60,9 @@ _NAMES = {
     "sr": "steradian steradians",
 }
 _PREFIXED = (
-    "nm μm pm fm km dm μs ns ps mN kN MN mJ MJ GJ cal kcal mW MW GW mV kV mA μA kΩ MΩ μF nF pF mH μH mT kPa MPa GPa hPa "
-    "atm bar mbar mmHg torr °C °F kHz MHz GHz mmol μmol M mM dL cL μL keV MeV GeV TeV kmol μg Gy Sv Bq Wb lm lx cd dB "
-    "kWh Wh Ah mAh rpm ppm ha acre au ly pc gal qt pt cup psi £ ¥ ₹ ₽ cc % Å u amu Da"
+    "nm μm pm fm km dm μs ns ps mN kN MN mJ MJ GJ cal kcal mW MW GW mV kV mA μA kΩ MΩ μF nF pF mH μH mT kPa MPa "
+    "GPa hPa atm bar mbar torr °C °F kHz MHz GHz mmol μmol M mM dL cL μL keV MeV GeV TeV kmol μg Gy Sv Bq Wb lm lx cd "
+    "dB kWh Wh Ah mmHg mAh rpm ppm ha acre au ly pc gal qt pt cup psi £ ¥ ₹ ₽ cc % Å u amu Da"
 )
 _SPELLING: dict[str, str] = {name: name for name in _PREFIXED.split()} | {"Angstrom": "Å", "acres": "acre"}
 for _symbol, _spelled in _NAMES.items():
@@ -70,7 +70,9 @@ for _symbol, _spelled in _NAMES.items():
 _POWER_WORDS = {"square": "2", "sq": "2", "sq.": "2", "cubic": "3", "cu": "3"}
 _AFTER_WORDS = {"squared": "2", "cubed": "3"}
 _PART = re.compile(r"([A-Za-zμΩ°℃℉£€¥$¢₹₽%Å.]+?)\.?(?:\^?\{?(-?\d)\}?)?")
-_TEXT_WRAP = re.compile(r"\\(?:text|textrm|textnormal|textbf|textit|mathrm|mathbf|mathit|mbox|rm|operatorname)(?![A-Za-z])")
+_TEXT_WRAP = re.compile(
+    r"\\(?:text|textrm|textnormal|textbf|textit|mathrm|mathbf|mathit|mbox|rm|operatorname)(?![A-Za-z])"
+)
 _MARKS = str.maketrans(
     {"²": "^2", "³": "^3", "¹": "^1", "⁻": "^-", "µ": "μ", "℃": "°C", "℉": "°F", "·": "*", "⋅": "*", "Å": "Å"}
 )

@@ -1,4 +1,4 @@
-"""Decides whether two scalar expressions are equal by evaluating them: exactly where they are rational, else to 50 digits.
+"""Decides whether two scalar expressions are equal by their values: exact where they are rational, else of 50 digits.
 
 Polynomials that agree at random points are the same (Schwartz 1980, Zippel 1979). Points are fixed by the names of the
 variables, so a grade never changes; an answer can't aim at them without being equal nearly everywhere.

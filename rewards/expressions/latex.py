@@ -15,18 +15,20 @@ from rewards.text import decimal_digits, visible
 _GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho varsigma sigma tau "
 _GREEK += "upsilon phi chi psi omega"
 _GREEK_LOWER = {chr(0x3B1 + index): f"\\{name} " for index, name in enumerate(_GREEK.split())}
-_GREEK_UPPER = {char: f"\\{name} " for char, name in zip("ΓΔΘΛΞΠΣΦΨΩ", "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega".split(), strict=True)}
+_CAPITALS = "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega"
+_GREEK_UPPER = {char: f"\\{name} " for char, name in zip("ΓΔΘΛΞΠΣΦΨΩ", _CAPITALS.split(), strict=True)}
 _SIGNS = {
     "−": "-", "–": "-", "—": "-", "﹣": "-", "×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "∙": "\\cdot ", "÷": "/",
     "⁄": "/", "∕": "/", "≤": "\\le ", "⩽": "\\le ", "≥": "\\ge ", "⩾": "\\ge ", "≠": "\\neq ", "≈": "\\approx ",
     "≡": "\\equiv ", "∞": "\\infty ", "∪": "\\cup ", "∩": "\\cap ", "∈": "\\in ", "∉": "\\notin ", "∅": "\\emptyset ",
     "∖": "\\setminus ", "±": "\\pm ", "∓": "\\mp ", "°": "^\\circ ", "∘": "^\\circ ", "º": "^\\circ ", "℃": "^\\circ C",
-    "ℝ": "\\mathbb{R}", "ℤ": "\\mathbb{Z}", "ℕ": "\\mathbb{N}", "ℚ": "\\mathbb{Q}", "ℂ": "\\mathbb{C}", "′": "'", "’": "'",
-    "∑": "\\sum ", "∏": "\\prod ", "∫": "\\int ", "→": "\\to ", "⟨": "\\langle ", "⟩": "\\rangle ", "µ": "\\mu ",
-    "“": '"', "”": '"', "∣": "|", "ℓ": "\\ell ", "∠": "\\angle ", "ϕ": "\\phi ", "ϵ": "\\epsilon ", "ħ": "\\hbar ",
-    "。": ".", "、": ",",
+    "ℝ": "\\mathbb{R}", "ℤ": "\\mathbb{Z}", "ℕ": "\\mathbb{N}", "ℚ": "\\mathbb{Q}", "ℂ": "\\mathbb{C}",
+    "′": "'", "’": "'", "∑": "\\sum ", "∏": "\\prod ", "∫": "\\int ", "→": "\\to ", "⟨": "\\langle ", "⟩": "\\rangle ",
+    "µ": "\\mu ", "“": '"', "”": '"', "∣": "|", "ℓ": "\\ell ", "∠": "\\angle ", "ϕ": "\\phi ", "ϵ": "\\epsilon ",
+    "ħ": "\\hbar ", "。": ".", "、": ",",
 }  # fmt: skip
-_VULGAR = dict(zip("½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞", "12 13 23 14 34 15 25 35 45 16 56 18 38 58 78".split(), strict=True))
+_FRACTION_DIGITS = "12 13 23 14 34 15 25 35 45 16 56 18 38 58 78"
+_VULGAR = dict(zip("½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞", _FRACTION_DIGITS.split(), strict=True))
 _TABLE = str.maketrans(
     _GREEK_LOWER | _GREEK_UPPER | _SIGNS
     | {char: f"\\frac{{{pair[0]}}}{{{pair[1]}}}" for char, pair in _VULGAR.items()}
@@ -58,7 +60,8 @@ _RELATIONS = ((">=", "\\ge "), ("=>", "\\ge "), ("<=", "\\le "), ("=<", "\\le ")
 _WORDS = {
     "sqrt": "\\sqrt", "pi": "\\pi ", "infinity": "\\infty ", "inf": "\\infty ", "oo": "\\infty ", "theta": "\\theta ",
     "alpha": "\\alpha ", "beta": "\\beta ", "lambda": "\\lambda ", "sin": "\\sin ", "cos": "\\cos ", "tan": "\\tan ",
-    "ln": "\\ln ", "log": "\\log ", "exp": "\\exp ", "arcsin": "\\arcsin ", "arccos": "\\arccos ", "arctan": "\\arctan ",
+    "ln": "\\ln ", "log": "\\log ", "exp": "\\exp ",
+    "arcsin": "\\arcsin ", "arccos": "\\arccos ", "arctan": "\\arctan ",
     "sec": "\\sec ", "csc": "\\csc ", "cot": "\\cot ", "union": "\\cup ", "sinh": "\\sinh ", "cosh": "\\cosh ",
     "tanh": "\\tanh ", "sum": "\\sum ", "int": "\\int ", "degrees": "^\\circ ", "degree": "^\\circ ",
 }  # fmt: skip
@@ -69,8 +72,17 @@ _MONEY = re.compile(r"\\?([$€£¥₹₽₩])\s*")
 _VARIABLE_LIKE = frozenset("tdlcnxyzrFCTHh")
 _THOUSANDS = re.compile(r"(?<![\d.,])([1-9]\d{0,2}(?:,\d{3})+)(?![\d,])")
 _SPACED_THOUSANDS = re.compile(r"-?\d{1,3}(?:[ ']\d{3})+(?:\.\d+)?")
-_UNIT_TAIL = re.compile(r"(?<=[\d})!\]\s.])\s*(\^?\\circ\s*[CF]?|(?:(?:square|cubic|sq\.?)\s)?[A-Za-zΩ°℃][A-Za-zΩ°/^{}\d .*-]*)$")
-_TEXT_TAIL = re.compile(r"\\text\{[^{}]*\}(?:\s*\^\s*(?:\d|\{\s*-?\d\s*\}))?(?:\s*(?:/|\\cdot)?\s*\\text\{[^{}]*\}(?:\s*\^\s*(?:\d|\{\s*-?\d\s*\}))?)*\s*$")
+_UNIT_TAIL = re.compile(
+    r"(?<=[\d})!\]\s.])\s*(\^?\\circ\s*[CF]?|(?:(?:square|cubic|sq\.?)\s)?[A-Za-zΩ°℃][A-Za-zΩ°/^{}\d .*-]*)$"
+)
+_TEXT_TAIL = re.compile(
+    r"\\text\{[^{}]*\}(?:\s*\^\s*(?:\d|\{\s*-?\d\s*\}))?(?:\s*(?:/|\\cdot)?\s*\\text\{[^{}]*\}(?:\s*\^\s*(?:\d|\{\s*-?\d\s*\}))?)*\s*$"
+)
+
+
+_RECURRING = re.compile(r"(?<![\d.])(\d{0,12})\.(\d{0,12})\\(?:overline|bar|dot)\s*\{?(\d{1,12})\}?(?![\d.])")
+_SET_BUILDER = re.compile(r"\\?\{\s*([A-Za-z])\s*(?:\\in\s*\\mathbb\{R\}\s*)?[|:]([^{}|:]*[<>=\\][^{}|:]*)\\?\}")
+_NO_UNIT = re.compile(r"(?<![A-Za-z])(?:and|or|to|not|more|less|than|least|most|other|between|from)(?![A-Za-z])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +110,14 @@ def normalise(text: str) -> Expression:
     if percent is not None and percent.start() > 0:  # 5\%\text{ of the mass}
         return Expression(_tidy(body[: percent.start()]), unit, True)
     return Expression(_tidy(body), unit)
+
+
+def with_unit(expression: Expression, unit: str) -> Expression:
+    """The expression with a lone letter behind a number read as this unit: `1.5 h` where the other side has hours."""
+    match = re.fullmatch(r"(.*\d)\s*([A-Za-z])", expression.body)
+    if expression.unit or match is None or units.canonical(match.group(2)) != unit:
+        return expression
+    return Expression(match.group(1), unit, expression.percent)
 
 
 def flat(text: str) -> str:
@@ -136,6 +156,10 @@ def _tidy(body: str) -> str:
         body = _call_to_group(body, "\\sqrt")
     body = body.replace("^(", "^\x00(")
     body = _call_to_group(body, "^\x00").replace("^\x00", "^")
+    body = _RECURRING.sub(_recurring, body)
+    builder = _SET_BUILDER.fullmatch(body)
+    if builder is not None and builder.group(1) in builder.group(2):
+        body = builder.group(2).strip(" \\")  # {x | x > 3} is x > 3
     if _SPACED_THOUSANDS.fullmatch(body):
         body = re.sub(r"[ ']", "", body)
     if "," in body and not any(bracket in body for bracket in "([{"):
@@ -159,10 +183,23 @@ def _text(match: re.Match[str]) -> str:
     if inner == "":
         return " "
     if len(inner) == 1 and inner.isalpha() and not match.group().startswith(("\\text{ ", "\\mathrm{ ")):
-        return f" {inner} " if match.string[: match.start()].rstrip()[-1:] not in "0123456789})" or inner in "eiπ" else f"\\text{{{inner}}}"
+        return (
+            f" {inner} "
+            if match.string[: match.start()].rstrip()[-1:] not in "0123456789})" or inner in "eiπ"
+            else f"\\text{{{inner}}}"
+        )
     if inner.lower() in ("percent", "percentage", "pct", "%", "\\%"):
         return "\\%"
     return f"\\text{{{match.group(1)}}}" if inner.lower() not in _WORDS or inner == "degrees" else f" {inner} "
+
+
+def _recurring(match: re.Match[str]) -> str:
+    r"""`0.1\overline{6}` as the fraction that it is."""
+    whole, fixed, cycle = match.group(1) or "0", match.group(2), match.group(3)
+    scale = 10 ** len(fixed)
+    bottom = (10 ** len(cycle) - 1) * scale
+    top = int(whole + fixed) * (10 ** len(cycle) - 1) + int(cycle)
+    return f"\\frac{{{top}}}{{{bottom}}}"
 
 
 def _radical(match: re.Match[str]) -> str:
@@ -200,7 +237,7 @@ def _split_unit(body: str) -> tuple[str, str]:
     A letter right behind a number is a variable (`5m`, `2t`); a unit is written apart, or as text, or by a word.
     """
     tail = _TEXT_TAIL.search(body)
-    if tail is not None and body[: tail.start()].strip():
+    if tail is not None and body[: tail.start()].strip() and not _NO_UNIT.search(tail.group()):
         return body[: tail.start()].strip(), units.loose(tail.group())
     tail = _UNIT_TAIL.search(body)
     if tail is None or not body[: tail.start()].strip():

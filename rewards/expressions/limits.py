@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from typing import Any
 
 MAX_CHARS = 1_000
@@ -16,10 +17,11 @@ MAX_POWER_DIGITS = 5_000
 MAX_FACTORIAL = 1_000
 
 GRAMMAR_CHARS = 600
-GRAMMAR_DEPTH = 9
+GRAMMAR_DEPTH = 8
 GRAMMAR_COMMANDS = 80
 GRAMMAR_SCRIPTS = 3
 MAX_NODES = 300
+MAX_TERMS = 2_000
 
 _TOWER = re.compile(r"\d{1,30}(?:\s*[\^{}(]*\^[\s{(]*\d{1,30})+|\d{1,30}(?:[\s{(]*\*\*[\s{(]*\d{1,30})+")
 _HUGE_FACTORIAL = re.compile(r"\d{4,}\s*!|!\s*[)}\]]*\s*!")
@@ -69,7 +71,7 @@ def tree_too_large(tree: Any) -> str | None:
     """Why a SymPy tree must not be evaluated or simplified, or None. The tree is read, not evaluated."""
     import sympy
 
-    nodes = list(_preorder(tree))
+    nodes = list(preorder(tree))
     if len(nodes) > MAX_NODES:
         return f"over {MAX_NODES} terms"
     for node in nodes:
@@ -83,10 +85,25 @@ def tree_too_large(tree: Any) -> str | None:
             _magnitude(bound) > 2 for limit in node.limits for bound in limit[1:] if bound.is_number and bound.is_finite
         ):
             return "a sum or product of over 100 terms"
+    if _terms(tree) > MAX_TERMS:
+        return f"over {MAX_TERMS} terms when multiplied out"
     return None
 
 
-def _preorder(tree: Any) -> Any:
+def _terms(node: Any) -> float:
+    """Terms of a tree when it is multiplied out, which simplification may do."""
+    import sympy
+
+    parts = [_terms(part) for part in (node.flat() if hasattr(node, "flat") else getattr(node, "args", ()))]
+    if isinstance(node, sympy.Mul):
+        return math.prod(parts)
+    if isinstance(node, sympy.Pow) and node.exp.is_Integer and parts[0] > 1:
+        power = min(abs(int(node.exp)), 10_000)
+        return float(math.comb(int(min(power + parts[0] - 1, 20_000)), power))
+    return max(1.0, sum(parts)) if isinstance(node, sympy.Add) or hasattr(node, "flat") else max(1.0, *parts, 1.0)
+
+
+def preorder(tree: Any) -> Iterator[Any]:
     """The nodes of a tree, root first, and no more than are counted."""
     stack, seen = [tree], 0
     while stack and seen <= MAX_NODES:

@@ -1,4 +1,4 @@
-r"""A parser for scalar expressions whose reading is beyond doubt: `\frac{x^2-1}{2}`, `2\sqrt{3}`, `\sin 2x`, `n(n+1)/2`.
+r"""A parser for scalar expressions whose reading is beyond doubt: `\frac{x^2-1}{2}`, `2\sqrt{3}`, `n(n+1)/2`.
 
 What is open to two readings (`1/2x`, `f(x)`, `\sin xy`, a bare `\log`) raises `Unsupported` and goes to the LaTeX
 grammar. Nothing is evaluated here. Time is linear in the text; the depth of recursion is that of the brackets.
@@ -14,7 +14,8 @@ from typing import NoReturn
 MAX_TOKENS = 400
 
 _TOKEN = re.compile(r"\s*(?:(\d+(?:\.\d+)?|\.\d+)|(\\[A-Za-z]+)|([A-Za-z])|([-+*/^_(){}\[\]!'|]))")
-_FUNCTIONS = {f"\\{name}": name for name in "sin cos tan cot sec csc sinh cosh tanh coth ln exp".split()}
+_FUNCTION_NAMES = "sin cos tan cot sec csc sinh cosh tanh coth ln exp"
+_FUNCTIONS = {f"\\{name}": name for name in _FUNCTION_NAMES.split()}
 _FUNCTIONS |= {
     "\\arcsin": "asin",
     "\\arccos": "acos",

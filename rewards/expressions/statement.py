@@ -6,6 +6,7 @@ At most one statement is taken from an answer, the last one, so that offering se
 
 from __future__ import annotations
 
+import itertools
 import re
 
 from rewards.extract import boxed
@@ -24,14 +25,19 @@ _LIST_WORDS = re.compile(r"\b(?:and|or)\b|[,;]")
 _TAG = re.compile(r"<\|[^|<>\n]{1,40}\|>.*", re.DOTALL)
 _ANCHOR = re.compile(r"(?:final\s+)?answer\s*(?:is|are|:|=|：)\s*:?\s*\**", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<!\bapprox)(?<!\b[ei]\.[eg])(?:[.!?。；](?=[\s*\"')]|$)|\n)")
-_COPULA = re.compile(r"(?<![\w<>!=])(?:is|are|equals|be|becomes|was|gives|yields)\s+(?:equal\s+to\s+|exactly\s+|just\s+)?|(?<![<>!=\\])[:：]\s")
-_PROSE = re.compile(r"(?<![A-Za-z\\_])[A-Za-z][a-z]{2,}(?![A-Za-z])|(?<![A-Za-z\\])(?:is|of|to|in|it|we|by|at|an|so|if|no|as|be|on|my|do)(?![A-Za-z])")
-_MATH_WORDS = frozenset(
-    """sin cos tan sec csc cot log exp sqrt arcsin arccos arctan sinh cosh tanh max min gcd lcm mod det inf infinity and
-    pct percent percentage theta alpha beta gamma lambda sigma omega phi rho dim ker deg lim sum int frac pmatrix bmatrix
-    begin end matrix array cases text""".split()
+_COPULA = re.compile(
+    r"(?<![\w<>!=])(?:is|are|equals|be|becomes|was|gives|yields)\s+(?:equal\s+to\s+|exactly\s+|just\s+)?|(?<![<>!=\\])[:：]\s"
 )
-_MACRO_TEXT = re.compile(r"\\(?:text|textbf|textrm|textit|textnormal|mathrm|mathbf|mbox|operatorname|begin|end)\s*\{[^{}]*\}")
+_PROSE = re.compile(
+    r"(?<![A-Za-z\\_])[A-Za-z][a-z]{2,}(?![A-Za-z])|(?<![A-Za-z\\])(?:is|of|to|in|it|we|by|at|an|so|if|no|as|be|on|my|do)(?![a-z])"
+)
+_MATH_NAMES = """sin cos tan sec csc cot log exp sqrt arcsin arccos arctan sinh cosh tanh max min gcd lcm mod det inf
+and infinity pct percent percentage theta alpha beta gamma lambda sigma omega phi rho dim ker deg lim sum int frac
+pmatrix bmatrix begin end matrix array cases text"""
+_MATH_WORDS = frozenset(_MATH_NAMES.split())
+_MACRO_TEXT = re.compile(
+    r"\\(?:text|textbf|textrm|textit|textnormal|mathrm|mathbf|mbox|operatorname|begin|end)\s*\{[^{}]*\}"
+)
 _NUMBER = re.compile(
     r"(?<![\w.,^_{}\\])[-+−]?(?:[$€£¥₹]\s?)?(?:\d{1,3}(?:[, ]\d{3})+(?![\d])(?:\.\d+)?|\d+(?:[.,/]\d+)?|\.\d+)"
     r"(?:\s?(?:[$€£¥₹%°²³]|\\%|per\s?cent|pct|percent(?:age)?(?![a-z])))*"
@@ -80,9 +86,11 @@ def listed_boxes(text: str) -> str | None:
     distinct = list(dict.fromkeys(" ".join(content.split()) for content in contents))
     if len(distinct) == 1:
         return distinct[0]
-    for (_, end), (start, _) in zip(spans, spans[1:], strict=False):
+    for (_, end), (start, _) in itertools.pairwise(spans):
         between = text[end + 1 : text.rindex("\\boxed", 0, start)]
-        if len(between) > 9 and (len(between) > 60 or not (_BETWEEN_BOXES.fullmatch(between) or _LIST_WORDS.search(between))):
+        if len(between) > 9 and (
+            len(between) > 60 or not (_BETWEEN_BOXES.fullmatch(between) or _LIST_WORDS.search(between))
+        ):
             return None
     return ", ".join(distinct)
 
@@ -182,7 +190,9 @@ def _from_sentence(sentence: str, announced: bool) -> str | None:
 
 def _last_group(sentence: str) -> str | None:
     """The last number or piece of mathematics of a sentence, with those that are listed right before it."""
-    items = [match for match in re.finditer(f"{_HELD.pattern}(?:\\s?(?:\\\\?%|percent|pct))?|{_NUMBER.pattern}", sentence)]
+    items = [
+        match for match in re.finditer(f"{_HELD.pattern}(?:\\s?(?:\\\\?%|percent|pct))?|{_NUMBER.pattern}", sentence)
+    ]
     if not items:
         return None
     first = len(items) - 1

@@ -7,7 +7,7 @@ Everything here works on the text and on `evaluate`; what it can't read, or can'
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 
@@ -16,13 +16,16 @@ from rewards.expressions.latex import Expression
 from rewards.expressions.scalar import Scalar
 
 MAX_ITEMS = 24
+MAX_UNWRAPPED = 32
 
 _NAME = re.compile(
     r"(?:\\?[A-Za-z]+|\\angle\s*[A-Z]{1,3}|\|\s*[A-Z]{1,2}\s*\|)(?:_(?:\{[^{}]*\}|\w))?'*(?:\([A-Za-z0-9]{1,3}\))?"
 )
 _PAIR_NAME = re.compile(r"\(\s*[A-Za-z](?:_\{?\w\}?)?(?:\s*,\s*[A-Za-z](?:_\{?\w\}?)?){1,5}\s*\)")
 _EQUALS = re.compile(r"(?<![<>!:=\\])=(?!=)")
-_RELATION = re.compile(r"[<>]|\\(?:le|ge|neq|approx|equiv|in|notin|subset|subseteq|to|sim|pm|mp|cup|cap|setminus)(?![A-Za-z])")
+_RELATION = re.compile(
+    r"[<>]|\\(?:le|ge|neq|approx|equiv|in|notin|subset|subseteq|to|sim|pm|mp|cup|cap|setminus)(?![A-Za-z])"
+)
 _DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 _DECIMAL_POINT = re.compile(r"-?\d*\.\d+")
 _PAIRS = {"(": ")", "[": "]", "{": "}"}
@@ -68,6 +71,14 @@ def split_assignment(text: str) -> tuple[str | None, str]:
     return None, text
 
 
+def last_side(prediction: Expression, gold: str) -> Expression:
+    r"""What an equation ends in, where the gold answer is no relation: `2` of `\sqrt{4} = 2`."""
+    if _EQUALS.search(gold) or _RELATION.search(gold) or len(split_top(prediction.body)) > 1:
+        return prediction
+    parts = _EQUALS.split(prediction.body)
+    return replace(prediction, body=parts[-1].strip()) if len(parts) > 1 and parts[-1].strip() else prediction
+
+
 @lru_cache(maxsize=4096)
 def read(text: str, depth: int = 0) -> Group | Scalar:
     """The structure of an answer.
@@ -82,6 +93,11 @@ def read(text: str, depth: int = 0) -> Group | Scalar:
     if len(parts) > 1:
         return Group("{}", tuple(read(part, depth + 1) for part in parts))
     inner = _bracketed(text)
+    for _ in range(MAX_UNWRAPPED):  # [90], {5}, ((x+1))
+        if inner is None or inner[0] + inner[1] not in ("[]", "{}", "()") or len(split_top(inner[2])) > 1:
+            break
+        text = inner[2].strip()
+        inner = _bracketed(text)
     if inner is None:
         return scalar.parse(text)
     opening, closing, content = inner
@@ -89,8 +105,6 @@ def read(text: str, depth: int = 0) -> Group | Scalar:
     if len(items) > MAX_ITEMS:
         raise scalar.Unsupported("too many elements")
     if len(items) == 1:
-        if opening + closing in ("[]", "{}", "()"):  # [90], {5}, (x+1)
-            return read(items[0], depth + 1)
         raise scalar.Unsupported("an interval of one number")
     return Group(opening + closing, tuple(read(item, depth + 1) for item in items))
 

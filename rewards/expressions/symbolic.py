@@ -1,23 +1,17 @@
 """Equality of what numbers alone can't decide (matrices, sets, relations, `±`, sums), by math-verify and SymPy.
 
 math-verify's own time limits are signal alarms, which fail off the main thread; they are switched off, and the deadline
-is the pool's. Its removal of units is switched off as well: it takes `2t` for `2`. Text reaches it only within `limits`.
+is the pool's. Its removal of units is switched off as well: it takes `2t` for `2`. Text over the `limits` stays out.
 """
 
 from __future__ import annotations
 
 import logging
-import math
-import re
 from functools import lru_cache
 from typing import Any
 
-from rewards.expressions import limits
+from rewards.expressions import comparison, limits
 from rewards.expressions.latex import Expression
-
-MAX_SIMPLIFY_NODES = 60
-_DIGITS = 20
-_POINTS = ((0.7310585786300049, 1.618033988749895), (2.23606797749979, 0.5671432904097838), (-1.2020569031595942, -0.9159655941772190))
 
 
 def equivalent(gold: Expression, prediction: Expression, tolerance: float = 0.0) -> tuple[bool | None, str]:
@@ -28,7 +22,7 @@ def equivalent(gold: Expression, prediction: Expression, tolerance: float = 0.0)
     got, why = _tree(prediction.body)
     if got is None:
         return False, f"not evaluated: {why}"
-    return _same(wanted, got, tolerance), ""
+    return comparison.same(wanted, got, tolerance), ""
 
 
 @lru_cache(maxsize=2048)
@@ -69,56 +63,6 @@ def _parse(body: str) -> Any:
         return read(last)
 
 
-def _same(gold: Any, got: Any, tolerance: float) -> bool:
-    from math_verify import verify
-
-    digits = 6 if tolerance <= 0 else max(1, min(6, round(-math.log10(tolerance))))
-    decided = _by_numbers(gold, got, tolerance)
-    if decided is not None:
-        return decided
-    nodes = sum(1 for tree in (gold, got) for _ in limits._preorder(tree))
-    if nodes > 2 * MAX_SIMPLIFY_NODES:
-        return bool(gold == got)
-    return bool(
-        verify([gold], [got], float_rounding=digits, timeout_seconds=None, allow_set_relation_comp=True)
-    )
-
-
-def _by_numbers(gold: Any, got: Any, tolerance: float) -> bool | None:
-    """Unequal where two scalar trees, or two equations, differ at a point; None where that is open.
-
-    Keeps wrong answers from `simplify` and `solve`, whose time has no bound.
-    """
-    import sympy
-
-    plain = (sympy.Expr,)
-    if not (isinstance(gold, plain) and isinstance(got, plain)) or any(
-        tree.has(sympy.Sum, sympy.Product, sympy.Integral, sympy.Limit, sympy.Derivative, sympy.MatrixExpr)
-        or tree.atoms(sympy.core.function.AppliedUndef)
-        for tree in (gold, got)
-    ):
-        return None
-    symbols = sorted(gold.free_symbols | got.free_symbols, key=str)
-    for point in _POINTS:
-        values = {
-            symbol: sympy.Float(point[0] + 0.3 * index * point[1], _DIGITS) for index, symbol in enumerate(symbols)
-        }
-        try:
-            pair = [complex(tree.subs(values).evalf(_DIGITS)) for tree in (gold, got)]
-        except Exception:  # evalf raises what it likes on what has no value here
-            return None
-        if not all(math.isfinite(value.real) and math.isfinite(value.imag) for value in pair):
-            return None
-        if any(abs(value.imag) > 1e-12 for value in pair) and symbols:
-            return None
-        gap, size = abs(pair[0] - pair[1]), max(abs(value) for value in pair)
-        if gap > max(1e-5, 2 * tolerance) * size and size > 1e-9:
-            return False
-        if not symbols:
-            break
-    return None
-
-
 def _quiet() -> None:
     # Each call without a time limit logs a warning, and each unparsable answer a traceback.
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
@@ -130,7 +74,10 @@ def warm_up() -> None:
     pairs = (
         (r"|x-1|+\frac{\sqrt{2}}{2}", r"|1-x|+\frac{1}{\sqrt{2}}"),
         (r"[0,1) \cup (2, \infty)", r"(2, \infty) \cup [0,1)"),
-        (r"\begin{pmatrix} 1 & -2 \\ x & \frac{1}{2} \end{pmatrix}", r"\begin{bmatrix} 1 & -2 \\ x & 0.5 \end{bmatrix}"),
+        (
+            r"\begin{pmatrix} 1 & -2 \\ x & \frac{1}{2} \end{pmatrix}",
+            r"\begin{bmatrix} 1 & -2 \\ x & 0.5 \end{bmatrix}",
+        ),
         (r"2x + 4y - 3 = 0", r"y = -\frac{1}{2}x + \frac{3}{4}"),
         (r"-2 \le x < 7", r"x \in [-2, 7)"),
         (r"x = 1 \pm \sqrt{5}", r"\{1 + \sqrt{5}, 1 - \sqrt{5}\}"),

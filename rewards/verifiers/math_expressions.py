@@ -17,8 +17,6 @@ from rewards.expressions import latex, limits, statement, structure, symbolic
 from rewards.extract import after_reasoning, final_answer
 from rewards.text import after_lead, bare, folded
 
-_UNKNOWN_UNIT = re.compile(r"[A-Za-z]{2,}|[^A-Za-z]")
-
 
 def verify(
     completion: str, answer: str, *, prompt: str | None = None, sample: Mapping[str, Any] | None = None
@@ -80,7 +78,9 @@ def _verdict(answer: str, prediction: str, tolerance: float) -> tuple[bool, str,
 
 
 def _by_value(wanted: str, got: str, tolerance: float) -> tuple[bool, str, bool]:
-    gold, prediction = latex.normalise(wanted), latex.normalise(got)
+    gold, prediction = latex.normalise(wanted), structure.last_side(latex.normalise(got), wanted)
+    if gold.unit != prediction.unit:
+        gold, prediction = latex.with_unit(gold, prediction.unit), latex.with_unit(prediction, gold.unit)
     if gold.unit and prediction.unit and gold.unit != prediction.unit:
         return False, f"the unit {prediction.unit!r} against {gold.unit!r}", False
     if latex.flat(gold.body) == latex.flat(prediction.body):
@@ -114,6 +114,8 @@ def _as_text(text: str) -> str | None:
     letter = re.fullmatch(r"\(?([A-Za-z])\)?\.?", plain)
     if letter is not None:
         return letter.group(1)
+    if re.fullmatch(r"[A-Z]{2,26}", plain):  # an order, or the name of a figure: no product
+        return plain
     if re.search(r"[\d\\^_=+*/<>{}|]", plain) or not statement.is_prose(plain):
         return None
     return folded(plain)
