@@ -19,8 +19,9 @@ Answers = tuple[str, list[str], list[str]]
 
 PLAIN_SHARE = 0.8
 _DIFFICULTIES = (0.1, 0.3, 0.5, 0.7, 0.9)
-_WORDS = """first we note that the total is then given by adding both parts so this means each side has value of let us
-check again because it must be larger than before which gives the same result therefore we find wait but hence""".split()  # noqa: SIM905
+_SPEECH = """first we note that the total is then given by adding both parts so this means each side has value of let us
+check again because it must be larger than before which gives the same result therefore we find wait but hence"""
+_WORDS = _SPEECH.split()
 
 
 def traffic(groups: int = 100, samples: int = 16, seed: int = 0) -> list[Request]:

@@ -17,6 +17,7 @@ from rewards.expressions.scalar import Scalar
 
 MAX_ITEMS = 24
 MAX_UNWRAPPED = 32
+MAX_REPEATED = 2
 
 _NAME = re.compile(
     r"(?:\\?[A-Za-z]+|\\angle\s*[A-Z]{1,3}|\|\s*[A-Z]{1,2}\s*\|)(?:_(?:\{[^{}]*\}|\w))?'*(?:\([A-Za-z0-9]{1,3}\))?"
@@ -122,7 +123,8 @@ def compare(gold: Group | Scalar, got: Group | Scalar, tolerance: float, percent
             return evaluate.equal(scaled[0], got, tolerance) or evaluate.equal(gold, scaled[1], tolerance)
         return verdict
     if isinstance(gold, Scalar) or isinstance(got, Scalar):
-        return _one_against_many(gold, got, tolerance)
+        group = gold if isinstance(gold, Group) else got
+        return False if isinstance(group, Group) and group.kind == "{}" else None
     if gold.kind == "{}" and got.kind == "{}":
         return _same_elements(gold.items, got.items, tolerance)
     if gold.kind == got.kind:
@@ -174,17 +176,9 @@ def _bracketed(text: str) -> tuple[str, str, str] | None:
     return opening, closing, text[2:-2] if escaped else text[1:-1]
 
 
-def _one_against_many(gold: Group | Scalar, got: Group | Scalar, tolerance: float) -> bool | None:
-    """A number against a list: equal only where the list repeats that number."""
-    group, single = (gold, got) if isinstance(gold, Group) else (got, gold)
-    assert isinstance(group, Group)
-    if group.kind != "{}":
-        return None
-    verdicts = [compare(single, item, tolerance) for item in group.items]
-    return False if False in verdicts else (True if all(verdicts) else None)
-
-
 def _same_elements(gold: tuple[Group | Scalar, ...], got: tuple[Group | Scalar, ...], tolerance: float) -> bool | None:
+    if len(got) > MAX_REPEATED * len(gold):
+        return False
     table = [[compare(a, b, tolerance) for b in got] for a in gold]
     rows = [True if True in row else (None if None in row else False) for row in table]
     columns = [True if True in column else (None if None in column else False) for column in zip(*table, strict=True)]

@@ -25,7 +25,7 @@ def equivalent(gold: Expression, prediction: Expression, tolerance: float = 0.0)
     return comparison.same(wanted, got, tolerance), ""
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=512)
 def _tree(body: str) -> tuple[Any, str]:
     """The SymPy tree of a LaTeX text, or None and the reason. Kept for the next prediction against the same gold."""
     reason = limits.too_complex(body)

@@ -17,6 +17,8 @@ from rewards.expressions import latex, limits, statement, structure, symbolic
 from rewards.extract import after_reasoning, final_answer
 from rewards.text import after_lead, bare, folded
 
+MAX_CACHED_CHARS = 1_000
+
 
 def verify(
     completion: str, answer: str, *, prompt: str | None = None, sample: Mapping[str, Any] | None = None
@@ -27,7 +29,7 @@ def verify(
     """
     prediction = final_answer(completion)
     if prediction is None:
-        prediction = _boxes_as_list(completion)
+        prediction = boxes_as_list(completion)
     return no_answer() if prediction is None else grade(prediction, answer, sample or {})
 
 
@@ -40,13 +42,14 @@ def grade(prediction: str, answer: str, sample: Mapping[str, Any]) -> RewardResu
         return graded(0.0, f"not evaluated: {len(prediction)} characters, over {statement.MAX_CHARS}")
     if len(answer) > statement.MAX_CHARS:
         return failed("invalid_gold", f"the accepted answer has {len(answer)} characters, over {statement.MAX_CHARS}")
-    right, why, bad_gold = _verdict(answer, prediction, tolerance)
+    small = len(answer) + len(prediction) <= MAX_CACHED_CHARS
+    right, why, bad_gold = (_cached_verdict if small else _verdict)(answer, prediction, tolerance)
     if bad_gold:
         return failed("invalid_gold", why)
     return graded(float(right), why or f"{shorten(prediction)!r} against {shorten(answer)!r}")
 
 
-def _boxes_as_list(completion: str) -> str | None:
+def boxes_as_list(completion: str) -> str | None:
     """The boxes after the reasoning as one list, where no answer tags say otherwise."""
     text = after_reasoning(completion)
     if text is None or "<answer>" in text.lower():
@@ -54,9 +57,8 @@ def _boxes_as_list(completion: str) -> str | None:
     return statement.listed_boxes(text)
 
 
-@lru_cache(maxsize=8192)
 def _verdict(answer: str, prediction: str, tolerance: float) -> tuple[bool, str, bool]:
-    """(right, why not, whether the gold answer is at fault). Cached: the samples of a group often agree."""
+    """(right, why not, whether the gold answer is at fault)."""
     if latex.flat(answer) == latex.flat(prediction):
         return True, "", False
     wanted, got = statement.statement(answer), statement.statement(prediction)
@@ -77,6 +79,9 @@ def _verdict(answer: str, prediction: str, tolerance: float) -> tuple[bool, str,
     return _by_value(wanted, got, tolerance)
 
 
+_cached_verdict = lru_cache(maxsize=8192)(_verdict)  # the samples of a group often agree
+
+
 def _by_value(wanted: str, got: str, tolerance: float) -> tuple[bool, str, bool]:
     gold, prediction = latex.normalise(wanted), structure.last_side(latex.normalise(got), wanted)
     if gold.unit != prediction.unit:
@@ -91,15 +96,16 @@ def _by_value(wanted: str, got: str, tolerance: float) -> tuple[bool, str, bool]
     if decided is not None:
         return decided, "", False
     same, why = symbolic.equivalent(gold, prediction, tolerance)
-    # A gold that can't be read can still be met word for word, which was looked at above: it is no reason to fail.
-    return bool(same), why if same is None or not same else "", False
+    if same is None:
+        return False, why, True
+    return same, why, False
 
 
 def _plain_number(text: str) -> numbers.Quantity | None:
     """A number, alone or with a unit that is no variable: `5 cm` but not `5m`, and not `x = 5`."""
     if "=" in text or text.count("$") > 1:
         return None
-    number = numbers.parse(text, words=False, commas=False)
+    number = numbers.parse(text, commas=False)
     if number is None or not number.unit or "\\text" in text or "\\mathrm" in text:
         return number
     if not numbers.is_known_unit(number.unit):
