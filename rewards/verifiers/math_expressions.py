@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from rewards import numbers
-from rewards.base import Example, RewardResult, failed, graded, no_answer, shorten
+from rewards.base import Example, RewardResult, failed, graded, no_answer, shorten, tagged
 from rewards.expressions import latex, limits, statement, structure, symbolic
 from rewards.extract import after_reasoning, final_answer
 from rewards.text import after_lead, bare, folded
@@ -143,4 +143,66 @@ def warm_up() -> None:
         _verdict(gold, other, 0.0)
 
 
-EXAMPLES: tuple[Example, ...] = ()
+EXAMPLES: tuple[Example, ...] = (
+    Example(
+        r"\frac{1}{2}",
+        right=(
+            *tagged("1/2", "0.5", "½", r"$\frac12$", r"50\%", r"x = \frac{1}{2}", r"The answer is $\frac{2}{4}$."),
+            r"so it is \boxed{\dfrac{1}{2}}.",
+        ),
+        wrong=(
+            *tagged("2", "-1/2", "1/2 or 1/3", "0.05", "$\\frac12$ $\\frac13$", "not 1/2", "1/2x", "0.5, 0.5, 0.5"),
+            r"\boxed{\frac12} or \boxed{\frac13}",
+            r"<think>\boxed{\frac12}</think>",
+            "1/2",
+        ),
+    ),
+    Example(
+        r"2\sqrt{3}",
+        right=tagged("2√3", r"\sqrt{12}", "2sqrt(3)", r"\frac{6}{\sqrt{3}}", "3.464102"),
+        wrong=tagged("√3", r"3\sqrt{2}", "3.46", r"\pm 2\sqrt{3}", "9^{9^{9^9}}", r"\sqrt{" * 5000),
+    ),
+    Example(
+        "x^2-1",
+        right=tagged("(x-1)(x+1)", "x²−1", "-1+x^{2}", "y = x^2 - 1"),
+        wrong=tagged("(x-1)^2", "x^2", "y^2-1", "x^2+1", "-1", "x" * 1000),
+    ),
+    Example(
+        r"(-\infty, 2) \cup [3, \infty)",
+        right=tagged("[3,∞)∪(-∞,2)", r"x \in \left(-\infty,2\right)\cup\left[3,\infty\right)"),
+        wrong=tagged(r"(-\infty, 2] \cup [3, \infty)", r"(-\infty, 2)", "2, 3", r"\mathbb{R}"),
+    ),
+    Example(
+        "1, 2",
+        right=(*tagged("2, 1", r"\{1, 2\}", "x = 1 or x = 2", "1 and 2"), r"\boxed{1} and \boxed{2}"),
+        wrong=(*tagged("1", "1, 2, 3", "12", "-1, -2", "1.5"), r"\boxed{1}", r"\boxed{1}, \boxed{2}, \boxed{3}"),
+    ),
+    Example("(1, 2)", right=tagged("(1,2)", "(x, y) = (1, 2.0)"), wrong=tagged("(2, 1)", "[1, 2]", "(1, 2, 3)", "1")),
+    Example(
+        r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}",
+        right=tagged(
+            r"\begin{bmatrix}1&2\\3&4\end{bmatrix}", r"\begin{pmatrix} 1.0 & 2 \\ 3 & \sqrt{16} \end{pmatrix}"
+        ),
+        wrong=tagged(r"\begin{pmatrix} 1 & 3 \\ 2 & 4 \end{pmatrix}", "1, 2, 3, 4", "-2"),
+    ),
+    Example(
+        "x > 3",
+        right=tagged("3 < x", r"x \in (3, \infty)", "-x < -3"),
+        wrong=tagged("x < 3", r"x \ge 3", "3", "y > 3"),
+    ),
+    Example(
+        r"5\text{ kg}",
+        right=tagged("5 kg", "5", r"5\,\mathrm{kg}", "5 kilograms"),
+        wrong=tagged("5 g", "5k", "-5 kg", r"5\text{ cm}"),
+    ),
+    Example(r"1 \pm \sqrt{5}", right=tagged(r"1+\sqrt5, 1-\sqrt5"), wrong=tagged(r"1+\sqrt5", r"1 \pm 5")),
+    Example("3+4i", right=tagged("4i + 3"), wrong=tagged("3-4i", "5", "3+4", "7i")),
+    Example("2.5e-3", right=tagged(r"2.5 \times 10^{-3}", "0.0025", "1/400"), wrong=tagged("2.5", "2.5e3", "0.025")),
+    Example(
+        r"\text{Evelyn}",
+        right=tagged("Evelyn", "evelyn.", r"\text{Evelyn}"),
+        wrong=tagged("Briana", "Evelyn or Briana"),
+    ),
+    Example(r"\frac{22}{7}", right=tagged("3 1/7", "3.142857"), wrong=tagged(r"\pi", "3.14")),
+    Example("3.14", right=tagged(r"\pi", "22/7"), wrong=tagged("3.2", "3"), sample={"tolerance": 0.002}),
+)

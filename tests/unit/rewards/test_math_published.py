@@ -1,4 +1,4 @@
-"""Published test cases of Math-Verify, AReaL and TRL: where `math-expressions` agrees, and every difference explained."""
+"""Published cases of Math-Verify, AReaL and TRL: where `math-expressions` agrees, and each difference explained."""
 
 from __future__ import annotations
 
