@@ -70,6 +70,7 @@ nineteen
 _TENS_NAMES = "twenty thirty forty fifty sixty seventy eighty ninety"
 _SMALL = {name: value for value, name in enumerate(_SMALL_NAMES.split())}
 _TENS = {name: 10 * value for value, name in enumerate(_TENS_NAMES.split(), start=2)}
+_WORD_PATTERN = "|".join([*_SMALL, *_TENS, "hundred", "thousand"])
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _FACTORS = _SCALES | {"hundred": 100}
 
@@ -190,7 +191,10 @@ def _clean(answer: str) -> str:
 
 def _in_words(text: str, units: bool) -> Quantity | None:
     """`twenty-one`, `three hundred and five`, `minus two`, with a noun behind where `units` allows one."""
-    tokens = re.split(r"[\s-]+", text.casefold().rstrip("."))
+    folded = text.casefold().rstrip(".")
+    if re.search(rf"(?:^|\s)(?:{_WORD_PATTERN})-(?!{_WORD_PATTERN})", folded):
+        return None  # four-ish
+    tokens = re.split(r"[\s-]+", folded)
     sign = -1 if tokens[0] in ("minus", "negative") else 1
     tokens = tokens[1:] if sign < 0 else tokens
     total = group = used = 0

@@ -20,6 +20,7 @@ GRAMMAR_CHARS = 600
 GRAMMAR_DEPTH = 8
 GRAMMAR_COMMANDS = 80
 GRAMMAR_SCRIPTS = 3
+GRAMMAR_SETS = 12
 MAX_NODES = 300
 MAX_TERMS = 2_000
 
@@ -29,6 +30,7 @@ _HUGE_BINOMIAL = re.compile(r"\\d?t?binom\s*\{?\s*\d{5,}")
 _LONG_WORD = re.compile(r"[A-Za-z]{41}")
 _LONG_NUMBER = re.compile(rf"\d{{{MAX_DIGITS + 1}}}")
 _PREFIX_CHAIN = re.compile(r"(?:(?:\\[A-Za-z]+|[-+|!'])[\s{]*){16}")
+_SET_OPERATOR = re.compile(r"\\(?:cup|cap|setminus)(?![A-Za-z])")
 _BIG_OPERATOR = re.compile(r"\\(?:sum|prod|int|iint|iiint|oint|lim|frac\{d\^?\d?)(?![A-Za-z])")
 
 
@@ -62,6 +64,8 @@ def too_complex(text: str) -> str | None:
         return f"exponents or indices nested over {GRAMMAR_SCRIPTS} deep"
     if _PREFIX_CHAIN.search(text):
         return "a chain of 16 prefixes"
+    if len(_SET_OPERATOR.findall(text)) > GRAMMAR_SETS:
+        return f"over {GRAMMAR_SETS} unions, intersections or differences"
     if len(_BIG_OPERATOR.findall(text)) > 2:
         return "more than two sums, products, integrals or limits"
     return None
