@@ -86,6 +86,11 @@ class Example:
     """Further columns of the row (`options`, ...), where the verifier reads them."""
 
 
+def tagged(*answers: str) -> tuple[str, ...]:
+    """Well-formed completions that end in these answers, for `Example`."""
+    return tuple(f"<think>...</think><answer>{answer}</answer>" for answer in answers)
+
+
 def graded(value: float, detail: str = "", **components: float) -> RewardResult:
     """Status `ok`; `accuracy` is the value unless given."""
     return RewardResult(float(value), "ok", {"accuracy": float(value), **components}, detail)

@@ -19,7 +19,7 @@ VERIFIERS: dict[str, str] = {
     "bbox": "rewards.verifiers.bbox:verify",
     "boolean": "rewards.verifiers.boolean:verify",
     "caption-qa": "rewards.verifiers.caption_qa:verify",
-    "counting": "rewards.verifiers.number:verify",
+    "counting": "rewards.verifiers.counting:verify",
     "critic": "rewards.verifiers.critic:verify",
     "e-smiles": "rewards.verifiers.e_smiles:verify",
     "format": "rewards.verifiers.format:verify",

@@ -1,93 +1,130 @@
-"""Mathematical answers: a fast path for equal strings and plain numbers, then math-verify behind size caps.
+r"""Mathematical answers: equal texts and numbers at once, scalars and lists by value, the rest by math-verify.
 
-math-verify's own time limits are signal alarms, which fail off the main thread; they are switched off, and the deadline
-is the pool's. The caps here keep what is plainly too large to evaluate away from SymPy; they are no time limit.
+The final answer may state its expression in a sentence (`The answer is $5$.`); several boxes side by side
+(`\boxed{1} and \boxed{2}`) are one answer, the list of both. Caps keep what is too large to evaluate away from SymPy.
 """
 
 from __future__ import annotations
 
-import logging
-import math
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from rewards import numbers
-from rewards.base import RewardResult, failed, graded, shorten
-from rewards.extract import on_final_answer, unbox
-from rewards.text import bare
+from rewards.base import Example, RewardResult, failed, graded, no_answer, shorten, tagged
+from rewards.expressions import latex, limits, statement, structure, symbolic
+from rewards.extract import after_reasoning, final_answer
+from rewards.text import after_lead, bare, folded
 
-MAX_CHARS = 1_000
-MAX_DEPTH = 30
-MAX_DIGITS = 200
-MAX_POWER_DIGITS = 5_000
-
-_TOWER = re.compile(r"\d{1,30}(?:\s*[\^{}(]*\^[\s{(]*\d{1,30})+|\d{1,30}(?:[\s{(]*\*\*[\s{(]*\d{1,30})+")
-_HUGE_FACTORIAL = re.compile(r"\d{4,}\s*!|!\s*[)}\]]*\s*!")
-_HUGE_BINOMIAL = re.compile(r"\\d?t?binom\s*\{?\s*\d{5,}")
-_LAYOUT = re.compile(r"\\(?:left|right|displaystyle|limits|quad|qquad|,|;|!|:)(?![A-Za-z])|[\s~]+|\\\s")
-_DOLLARS = re.compile(r"\$+")
-_LONG_WORD = re.compile(r"[A-Za-z]{41}")
-_BARE_PI = re.compile(r"(?<![A-Za-z\\])pi(?![A-Za-z])")
-_UNICODE = str.maketrans(
-    {"−": "-", "×": r"\times ", "·": r"\cdot ", "÷": "/", "≤": r"\le ", "≥": r"\ge ", "≠": r"\neq ", "∞": r"\infty "}
-    | {"∪": r"\cup ", "∩": r"\cap ", "√": r"\sqrt ", "π": r"\pi ", "²": "^2", "³": "^3", "°": r"^\circ "}
-)
-_LOOSE_DIGITS = re.compile(r"\d\s+\d")
+MAX_CACHED_CHARS = 1_000
 
 
-def too_large(text: str) -> str | None:
-    """Why an expression must not reach SymPy, or None. Takes time linear in the text."""
-    if len(text) > MAX_CHARS:
-        return f"{len(text)} characters, over {MAX_CHARS}"
-    depth = deepest = 0
-    for char in text:
-        depth += (char in "({[") - (char in ")}]")
-        deepest = max(deepest, depth)
-    if deepest > MAX_DEPTH:
-        return f"brackets nested {deepest} deep, over {MAX_DEPTH}"
-    if re.search(rf"\d{{{MAX_DIGITS + 1}}}", text):
-        return f"a number of over {MAX_DIGITS} digits"
-    if _LONG_WORD.search(text):
-        return "a word of over 40 letters, which would be read as a product of variables"
-    if _HUGE_FACTORIAL.search(text) or _HUGE_BINOMIAL.search(text):
-        return "a factorial or binomial too large to evaluate"
-    if any(_tower_digits(tower.group()) > MAX_POWER_DIGITS for tower in _TOWER.finditer(text)):
-        return f"a power of over {MAX_POWER_DIGITS} digits"
-    return None
+def verify(
+    completion: str, answer: str, *, prompt: str | None = None, sample: Mapping[str, Any] | None = None
+) -> RewardResult:
+    """1.0 for an equivalent expression, else 0.0; one too large to evaluate is right only if it is the same text.
 
-
-def _tower_digits(tower: str) -> float:
-    """Decimal digits of a^b^c..., read from the right; infinite where even that does not fit a float."""
-    parts = [float(part) for part in re.findall(r"\d+", tower)]
-    value = parts[-1]
-    digits = math.log10(value) if value > 1 else 0.0
-    for base in reversed(parts[:-1]):
-        digits = value * math.log10(base) if base > 1 else 0.0
-        if digits > 300:
-            return math.inf if base is not parts[0] else digits
-        value = 10.0**digits
-    return digits
-
-
-def _flat(text: str) -> str:
-    flat = _LAYOUT.sub("", bare(text)).replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").replace("−", "-")
-    return flat.rstrip(".")
-
-
-def _clean(text: str) -> str | None:
-    """The text as one LaTeX expression without dollar signs; None where it isn't one.
-
-    Not one are texts whose braces don't match, because they would end the box they are put into (`5}{6`), and texts
-    in which numbers would be joined that stood apart (`$5$ $6$`).
+    Of `sample`, `tolerance` is read: the relative error that numbers may have.
     """
-    text = unbox(text).strip().rstrip(".")
-    if "$" in text:
-        joined = _DOLLARS.sub(" ", text)
-        if _LOOSE_DIGITS.search(joined) and not _LOOSE_DIGITS.search(text):
-            return None
-        text = joined
-    return _BARE_PI.sub(r"\\pi ", text.translate(_UNICODE)).strip() if _balanced(text) else None
+    prediction = final_answer(completion)
+    if prediction is None:
+        prediction = boxes_as_list(completion)
+    return no_answer() if prediction is None else grade(prediction, answer, sample or {})
+
+
+def grade(prediction: str, answer: str, sample: Mapping[str, Any]) -> RewardResult:
+    """Grade a final answer, see `verify`."""
+    tolerance = numbers.tolerance_of(sample)
+    if not answer.strip():
+        return failed("invalid_gold", "the accepted answer is empty")
+    if len(prediction) > statement.MAX_CHARS:
+        return graded(0.0, f"not evaluated: {len(prediction)} characters, over {statement.MAX_CHARS}")
+    if len(answer) > statement.MAX_CHARS:
+        return failed("invalid_gold", f"the accepted answer has {len(answer)} characters, over {statement.MAX_CHARS}")
+    small = len(answer) + len(prediction) <= MAX_CACHED_CHARS
+    right, why, bad_gold = (_cached_verdict if small else _verdict)(answer, prediction, tolerance)
+    if bad_gold:
+        return failed("invalid_gold", why)
+    return graded(float(right), why or f"{shorten(prediction)!r} against {shorten(answer)!r}")
+
+
+def boxes_as_list(completion: str) -> str | None:
+    """The boxes after the reasoning as one list, where no answer tags say otherwise."""
+    text = after_reasoning(completion)
+    if text is None or "<answer>" in text.lower():
+        return None
+    return statement.listed_boxes(text)
+
+
+def _verdict(answer: str, prediction: str, tolerance: float) -> tuple[bool, str, bool]:
+    """(right, why not, whether the gold answer is at fault)."""
+    if latex.flat(answer) == latex.flat(prediction):
+        return True, "", False
+    wanted, got = statement.statement(answer), statement.statement(prediction)
+    if latex.flat(wanted) == latex.flat(got):
+        return True, "", False
+    reason = limits.too_large(wanted)
+    if reason is not None:
+        return False, f"the accepted answer can't be evaluated: {reason}", True
+    reason = limits.too_large(got)
+    if reason is not None:
+        return False, f"not evaluated: {reason}", False
+    got_number, gold_number = _plain_number(got), _plain_number(wanted)
+    if got_number is not None and gold_number is not None:
+        return numbers.equal(got_number, gold_number, tolerance), "", False
+    gold_text = _as_text(wanted)
+    if gold_text is not None:
+        return gold_text == _as_text(got), "", False
+    return _by_value(wanted, got, tolerance)
+
+
+_cached_verdict = lru_cache(maxsize=8192)(_verdict)  # the samples of a group often agree
+
+
+def _by_value(wanted: str, got: str, tolerance: float) -> tuple[bool, str, bool]:
+    gold, prediction = latex.normalise(wanted), structure.last_side(latex.normalise(got), wanted)
+    if gold.unit != prediction.unit:
+        gold, prediction = latex.with_unit(gold, prediction.unit), latex.with_unit(prediction, gold.unit)
+    if gold.unit and prediction.unit and gold.unit != prediction.unit:
+        return False, f"the unit {prediction.unit!r} against {gold.unit!r}", False
+    if latex.flat(gold.body) == latex.flat(prediction.body):
+        return True, "", False
+    if not _balanced(prediction.body) or not prediction.body:
+        return False, "not evaluated: its brackets don't match", False
+    decided = structure.decide(gold, prediction, tolerance)
+    if decided is not None:
+        return decided, "", False
+    same, why = symbolic.equivalent(gold, prediction, tolerance)
+    if same is None:
+        return False, why, True
+    return same, why, False
+
+
+def _plain_number(text: str) -> numbers.Quantity | None:
+    """A number, alone or with a unit that is no variable: `5 cm` but not `5m`, and not `x = 5`."""
+    if "=" in text or text.count("$") > 1:
+        return None
+    number = numbers.parse(text, commas=False)
+    if number is None or not number.unit or "\\text" in text or "\\mathrm" in text:
+        return number
+    if not numbers.is_known_unit(number.unit):
+        return None
+    alone = re.search(r"\d\s*([A-Za-z])\.?\s*$", text)  # 5 m, 5t: a variable as likely as a unit
+    return None if alone else number
+
+
+def _as_text(text: str) -> str | None:
+    r"""The words of an answer that is words: `\text{Evelyn}`, `(C)`, `not enough information`; None for mathematics."""
+    plain = after_lead(bare(text))
+    letter = re.fullmatch(r"\(?([A-Za-z])\)?\.?", plain)
+    if letter is not None:
+        return letter.group(1)
+    if re.fullmatch(r"[A-Z]{2,26}", plain):  # an order, or the name of a figure: no product
+        return plain
+    if re.search(r"[\d\\^_=+*/<>{}|]", plain) or not statement.is_prose(plain):
+        return None
+    return folded(plain)
 
 
 def _balanced(text: str) -> bool:
@@ -99,60 +136,73 @@ def _balanced(text: str) -> bool:
     return depth == 0
 
 
-def _plain_number(text: str) -> numbers.Quantity | None:
-    """A number, alone or with a unit that is no variable: `5 cm` but not `5x`, and not `x = 5`."""
-    number = None if "=" in text else numbers.parse(text, words=False)
-    return number if number is not None and (not number.unit or numbers.is_known_unit(number.unit)) else None
-
-
-def _parse(text: str) -> list[Any]:
-    from math_verify import LatexExtractionConfig, parse
-
-    # Only as LaTeX, and boxed as a whole: the plain-text extractor would read `x + 2` as 2.
-    return list(parse(f"\\boxed{{{text}}}", [LatexExtractionConfig(boxed_match_priority=0)], parsing_timeout=None))
-
-
-def _equivalent(gold: str, prediction: str) -> bool:
-    from math_verify import verify as math_verify
-
-    _quiet()
-    parsed_gold = _parse(gold)
-    parsed = _parse(prediction)
-    return bool(parsed_gold and parsed and math_verify(parsed_gold, parsed, timeout_seconds=None))
-
-
-def _quiet() -> None:
-    # Each call without a time limit logs a warning, and each unparsable answer a traceback.
-    logging.getLogger("math_verify").setLevel(logging.CRITICAL)
-    logging.getLogger("latex2sympy2_extended").setLevel(logging.CRITICAL)
-
-
-def grade(prediction: str, answer: str, sample: Mapping[str, Any]) -> RewardResult:
-    """1.0 for an equivalent expression, else 0.0; one too large to evaluate is right only if it is the same text."""
-    if not answer.strip():
-        return failed("invalid_gold", "the accepted answer is empty")
-    detail = f"{shorten(prediction)!r} against {shorten(answer)!r}"
-    if len(prediction) <= MAX_CHARS and _flat(prediction) == _flat(answer):
-        return graded(1.0, detail)
-    reason = too_large(answer)
-    if reason is not None:
-        return failed("invalid_gold", f"the accepted answer can't be evaluated: {reason}")
-    reason = too_large(prediction)
-    if reason is not None:
-        return graded(0.0, f"not evaluated: {reason}")
-    got, gold = _plain_number(prediction), _plain_number(answer)
-    if got is not None and gold is not None:
-        return graded(float(numbers.equal(got, gold)), detail)
-    cleaned, clean_gold = _clean(prediction), _clean(answer)
-    if not cleaned or not clean_gold:
-        return graded(0.0, detail)
-    return graded(float(_equivalent(clean_gold, cleaned)), detail)
-
-
-verify = on_final_answer(grade)
-
-
 def warm_up() -> None:
     """Load SymPy and the LaTeX grammar, and fill the caches that the first expressions would pay for."""
-    for gold, other in (("x^2+1", "1+x^2"), (r"\frac{\sqrt{2}}{2}", r"\frac{1}{\sqrt{2}}"), ("[0,1)", r"\{1,2\}")):
-        _equivalent(gold, other)
+    symbolic.warm_up()
+    for gold, other in (("x^2+1", "1+x^2"), (r"\frac{\sqrt{2}}{2}", r"\frac{1}{\sqrt{2}}")):
+        _verdict(gold, other, 0.0)
+
+
+EXAMPLES: tuple[Example, ...] = (
+    Example(
+        r"\frac{1}{2}",
+        right=(
+            *tagged("1/2", "0.5", "½", r"$\frac12$", r"50\%", r"x = \frac{1}{2}", r"The answer is $\frac{2}{4}$."),
+            r"so it is \boxed{\dfrac{1}{2}}.",
+        ),
+        wrong=(
+            *tagged("2", "-1/2", "1/2 or 1/3", "0.05", "$\\frac12$ $\\frac13$", "not 1/2", "1/2x", "0.5, 0.5, 0.5"),
+            r"\boxed{\frac12} or \boxed{\frac13}",
+            r"<think>\boxed{\frac12}</think>",
+            "1/2",
+        ),
+    ),
+    Example(
+        r"2\sqrt{3}",
+        right=tagged("2√3", r"\sqrt{12}", "2sqrt(3)", r"\frac{6}{\sqrt{3}}", "3.464102"),
+        wrong=tagged("√3", r"3\sqrt{2}", "3.46", r"\pm 2\sqrt{3}", "9^{9^{9^9}}", r"\sqrt{" * 5000),
+    ),
+    Example(
+        "x^2-1",
+        right=tagged("(x-1)(x+1)", "x²−1", "-1+x^{2}", "y = x^2 - 1"),
+        wrong=tagged("(x-1)^2", "x^2", "y^2-1", "x^2+1", "-1", "x" * 1000),
+    ),
+    Example(
+        r"(-\infty, 2) \cup [3, \infty)",
+        right=tagged("[3,∞)∪(-∞,2)", r"x \in \left(-\infty,2\right)\cup\left[3,\infty\right)"),
+        wrong=tagged(r"(-\infty, 2] \cup [3, \infty)", r"(-\infty, 2)", "2, 3", r"\mathbb{R}"),
+    ),
+    Example(
+        "1, 2",
+        right=(*tagged("2, 1", r"\{1, 2\}", "x = 1 or x = 2", "1 and 2"), r"\boxed{1} and \boxed{2}"),
+        wrong=(*tagged("1", "1, 2, 3", "12", "-1, -2", "1.5"), r"\boxed{1}", r"\boxed{1}, \boxed{2}, \boxed{3}"),
+    ),
+    Example("(1, 2)", right=tagged("(1,2)", "(x, y) = (1, 2.0)"), wrong=tagged("(2, 1)", "[1, 2]", "(1, 2, 3)", "1")),
+    Example(
+        r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}",
+        right=tagged(
+            r"\begin{bmatrix}1&2\\3&4\end{bmatrix}", r"\begin{pmatrix} 1.0 & 2 \\ 3 & \sqrt{16} \end{pmatrix}"
+        ),
+        wrong=tagged(r"\begin{pmatrix} 1 & 3 \\ 2 & 4 \end{pmatrix}", "1, 2, 3, 4", "-2"),
+    ),
+    Example(
+        "x > 3",
+        right=tagged("3 < x", r"x \in (3, \infty)", "-x < -3"),
+        wrong=tagged("x < 3", r"x \ge 3", "3", "y > 3"),
+    ),
+    Example(
+        r"5\text{ kg}",
+        right=tagged("5 kg", "5", r"5\,\mathrm{kg}", "5 kilograms"),
+        wrong=tagged("5 g", "5k", "-5 kg", r"5\text{ cm}"),
+    ),
+    Example(r"1 \pm \sqrt{5}", right=tagged(r"1+\sqrt5, 1-\sqrt5"), wrong=tagged(r"1+\sqrt5", r"1 \pm 5")),
+    Example("3+4i", right=tagged("4i + 3"), wrong=tagged("3-4i", "5", "3+4", "7i")),
+    Example("2.5e-3", right=tagged(r"2.5 \times 10^{-3}", "0.0025", "1/400"), wrong=tagged("2.5", "2.5e3", "0.025")),
+    Example(
+        r"\text{Evelyn}",
+        right=tagged("Evelyn", "evelyn.", r"\text{Evelyn}"),
+        wrong=tagged("Briana", "Evelyn or Briana"),
+    ),
+    Example(r"\frac{22}{7}", right=tagged("3 1/7", "3.142857"), wrong=tagged(r"\pi", "3.14")),
+    Example("3.14", right=tagged(r"\pi", "22/7"), wrong=tagged("3.2", "3"), sample={"tolerance": 0.002}),
+)

@@ -7,21 +7,29 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from rewards.base import RewardResult, failed, graded, shorten
+from rewards.base import Example, RewardResult, failed, graded, shorten, tagged
 from rewards.extract import on_final_answer
-from rewards.text import bare, folded
+from rewards.text import bare, folded, normalised
 
 MAX_CHARS = 4_000
 
 _LEAD = re.compile(
-    r"(?:the\s+)?(?:correct\s+|final\s+|right\s+|best\s+)?(?:answer|option|choice)s?(?:\s+(?:is|are))?(?:\s*[:：]\s*|\s+)",
+    r"(?:(?:so|thus|therefore|hence),?\s+)?(?:"
+    r"(?:the\s+|my\s+)?(?:correct\s+|final\s+|right\s+|best\s+)*(?:answer|option|choice)s?(?:\s+(?:is|are))?(?:\s*[:：]\s*|\s+)"
+    r"|i\s+(?:choose|pick|select)\s+|it\s+is\s+|both\s+)+",
     re.I,
 )
-_ONE = re.compile(r"[(\[（]?\s?([A-Za-z])\s?(?:[)\]）][.:]?|[.:：、])?")
-_MANY = re.compile(r"[(\[]?[A-Z][)\]]?(?:(?:\s*[,;、/&]\s*(?:and\s+)?|\s+and\s+|\s+)[(\[]?[A-Z][)\]]?){1,25}\.?")
+_TRAIL = re.compile(r"\s+(?:is|are)\s+(?:the\s+)?(?:correct|right|best)?\s*(?:answer|option|choice)?s?\s*\.?$", re.I)
+_ONE = re.compile(r"[(\[{]?\s?([A-Za-z])\s?(?:[)\]}][.:]?|[.:、])?")
+_MANY = re.compile(r"[(\[]?[A-Z][)\]]?(?:(?:\s*[,;、/&+]\s*(?:and\s+)?|\s+and\s+|\s+)[(\[]?[A-Z][)\]]?){1,25}\.?")
 _RUN = re.compile(r"[A-Z]{2,26}")
-_WITH_TEXT = re.compile(r"[(\[（]?([A-Z])(?:[)\]）][.:]?|[.:：、])\s*(\S.*)", re.DOTALL)
-_SECOND_LETTER = re.compile(r"(?:^|\s)\(?[A-Z][.):](?:\s|$)|\b(?:or|and)\s+\(?[A-Z]\)?(?:[.,;]|$)", re.MULTILINE)
+_WITH_TEXT = re.compile(r"[(\[]?([A-Z])(?:[)\]][.:]?\s*|[.:、]\s*|\s+[-–—]\s+)(\S.*)", re.DOTALL)
+_LETTER_LINE = re.compile(r"[(\[]?([A-Z])[)\]]?[.:]?\s*\n(.*)", re.DOTALL)
+_TEXT_THEN_LETTER = re.compile(r"(\S.*?)\s*[(\[]([A-Z])[)\]]\.?", re.DOTALL)
+_LETTER_THEN_TEXT = re.compile(r"([A-Z])\s+(\S.*)", re.DOTALL)
+_SECOND_LETTER = re.compile(
+    r"(?:^|\s)\(?[A-Z][.):](?:\s|$)|\([A-Z]\)|\b(?:or|and|nor|not)\s+\(?[A-Z]\)?(?:[.,;]|\s|$)|(?:^|\n)\s*[A-Z]\s*(?:\n|$)"
+)
 
 
 def options_of(sample: Mapping[str, Any]) -> dict[str, str]:
@@ -30,7 +38,7 @@ def options_of(sample: Mapping[str, Any]) -> dict[str, str]:
     if isinstance(raw, str):
         try:
             raw = json.loads(raw)
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
     if isinstance(raw, Mapping):
         return {str(letter).strip().upper(): folded(bare(str(text))) for letter, text in raw.items()}
@@ -48,16 +56,18 @@ def options_of(sample: Mapping[str, Any]) -> dict[str, str]:
 def letters(answer: str, options: Mapping[str, str]) -> frozenset[str] | None:
     """The letters that an answer picks, or None where that can't be told without doubt.
 
-    Text behind a letter must not be another option's, nor go on to a second letter.
+    Text behind a letter must not be another option's, nor go on to a second letter. A letter that begins a sentence
+    (`A cat`) is no choice.
     """
     if len(answer) > MAX_CHARS:
         return None
-    text = bare(answer)
+    text = bare(normalised(answer))
     by_text = [letter for letter, option in options.items() if option and option == folded(text)]
     if len(by_text) == 1:
         return frozenset(by_text)
     lead = _LEAD.match(text)
     text = bare(text[lead.end() :]) if lead else text
+    text = _TRAIL.sub("", text)
     one = _ONE.fullmatch(text)
     if one is not None:
         return frozenset(one.group(1).upper())
@@ -71,7 +81,13 @@ def letters(answer: str, options: Mapping[str, str]) -> frozenset[str] | None:
 def _letter_with_text(text: str, options: Mapping[str, str]) -> frozenset[str] | None:
     if text.startswith("**") and text.count("**") == 2:
         text = text.replace("**", "")  # **C.** red
-    match = _WITH_TEXT.fullmatch(text)
+    named = _TEXT_THEN_LETTER.fullmatch(text)
+    if named is not None and options.get(named.group(2)) == folded(bare(named.group(1))):
+        return frozenset(named.group(2))  # blue (C)
+    named = _LETTER_THEN_TEXT.fullmatch(text)
+    if named is not None and options.get(named.group(1)) == folded(bare(named.group(2))):
+        return frozenset(named.group(1))  # C blue
+    match = _LETTER_LINE.fullmatch(text) or _WITH_TEXT.fullmatch(text)
     if match is None or _SECOND_LETTER.search(match.group(2)):
         return None
     letter, said = match.group(1), folded(bare(match.group(2)))
@@ -94,3 +110,37 @@ def grade(prediction: str, answer: str, sample: Mapping[str, Any]) -> RewardResu
 
 
 verify = on_final_answer(grade)
+
+
+_OPTIONS = {"options": ["a red cat", "green", "blue", "none of these"]}
+
+EXAMPLES: tuple[Example, ...] = (
+    Example(
+        "C",
+        right=(
+            *tagged("C", "(C)", "C.", "**C**", "c", r"$\text{C}$", "C. blue", "C) blue", "C: blue", "Answer: C"),
+            *tagged("The correct option is (C).", "C is correct.", "blue", "blue (C)", "C\nIt is the sky.", "Ｃ"),
+            r"so it is \boxed{C}",
+            r"\boxed{\textbf{(C)}}",
+        ),
+        wrong=(
+            *tagged("B", "A, C", "B or C", "ABC", "C. green", "Cat", "C or not C", "A. a red cat C. blue", "not C"),
+            *tagged("C\nB", "C because B is wrong and (B) too", "blue green", ""),
+            r"\boxed{B} \boxed{C}",
+            "C",
+        ),
+        sample=_OPTIONS,
+    ),
+    Example(
+        "A",
+        right=tagged("A", "a red cat", "A. a red cat", "(A) a red cat"),
+        wrong=tagged("A cat", "A green one", "An apple", "A or B", "a blue cat"),
+        sample=_OPTIONS,
+    ),
+    Example(
+        "A, C",
+        right=tagged("A, C", "C and A", "AC", "A,C", "(A) and (C)", "Both A and C", "A, and C"),
+        wrong=tagged("A", "C", "A, B, C", "A, C, D", "A or C?"),
+    ),
+    Example("green", right=tagged("B", "green", "Green."), wrong=tagged("A", "C", "greenish"), sample=_OPTIONS),
+)

@@ -8,8 +8,8 @@ import pytest
 
 from rewards import numbers, score
 from rewards.base import RewardResult
+from rewards.expressions.limits import too_large
 from rewards.verifiers.format import repetition
-from rewards.verifiers.math_expressions import too_large
 
 
 def grade(answer_type: str, gold: str, prediction: str, **sample: object) -> float | None:

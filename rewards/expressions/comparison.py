@@ -1,0 +1,290 @@
+"""Equality of SymPy trees without `solve` and without `simplify` on anything large: their time has no bound.
+
+Scalars are compared at points, equations by their zero sets (proportional, or the same square-free polynomial),
+inequalities by a positive constant factor or, in one variable of low degree, by their solution sets. What is left,
+sets above all, is math-verify's.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rewards.expressions.limits import preorder
+
+MAX_VERIFY_NODES = 120
+MAX_SIMPLIFY_NODES = 30
+MAX_DEGREE = 6
+MAX_SET_DEGREE = 3
+_DIGITS = 25
+_POINTS = (
+    (0.7310585786300049, 1.618033988749895),
+    (2.23606797749979, 0.5671432904097838),
+    (3.359885666243178, 0.2614972128476428),
+    (-1.2020569031595942, -0.9159655941772190),
+)
+
+
+def same(gold: Any, got: Any, tolerance: float = 0.0) -> bool:
+    """Whether the tree of an answer equals that of the gold answer."""
+    if _unevaluated(gold) or _unevaluated(got):
+        return bool(_rebuilt(gold) == _rebuilt(got))
+    if not (_is_membership(gold) and _is_membership(got)):
+        gold, got = (tree.rhs if _is_membership(tree) else tree for tree in (gold, got))
+    if _is_relation(gold) and _is_relation(got):
+        return _same_relation(gold, got, tolerance)
+    if _is_relation(gold) or _is_relation(got):
+        return _relation_against_value(gold, got, tolerance)
+    gold, got = _worked_out(gold), _worked_out(got)
+    if hasattr(gold, "flat") and hasattr(got, "flat"):
+        return gold.shape == got.shape and all(
+            same(a, b, tolerance) for a, b in zip(gold.flat(), got.flat(), strict=True)
+        )
+    decided = by_numbers(gold, got, tolerance)
+    return decided if decided is not None else _by_math_verify(gold, got, tolerance)
+
+
+def by_numbers(gold: Any, got: Any, tolerance: float = 0.0) -> bool | None:
+    """Whether two scalar trees agree at some points; None where they have no value, or are no scalars."""
+    import sympy
+    from sympy.core.function import AppliedUndef
+
+    if not (isinstance(gold, sympy.Expr) and isinstance(got, sympy.Expr)) or any(
+        tree.has(sympy.Sum, sympy.Product, sympy.MatrixExpr) or tree.atoms(AppliedUndef) for tree in (gold, got)
+    ):
+        return None
+    rounded = bool(gold.atoms(sympy.Float) or got.atoms(sympy.Float))
+    symbols = sorted(gold.free_symbols | got.free_symbols, key=str)
+    agreed = 0
+    for point in _POINTS:
+        at = {symbol: sympy.Float(point[0] + 0.3 * place * point[1], _DIGITS) for place, symbol in enumerate(symbols)}
+        gap = _relative_gap(gold, got, at, real=point[0] < 0)
+        if gap is None:
+            continue
+        if gap > (max(1e-6, tolerance) if rounded or tolerance else 1e-10):
+            return False
+        agreed += 1
+        if not symbols:
+            return True
+    return True if agreed == len(_POINTS) else None
+
+
+def _relative_gap(gold: Any, got: Any, at: dict[Any, Any], real: bool) -> float | None:
+    """|a - b| / max(|a|, |b|) at a point; None without finite values, or where `real` is asked for and they are not."""
+    import sympy
+
+    try:
+        wanted, value = (sympy.N(tree.subs(at), _DIGITS) for tree in (gold, got))
+        if not (wanted.is_number and value.is_number and wanted.is_finite and value.is_finite):
+            return None
+        if real and not (wanted.is_real and value.is_real):
+            return None
+        gap, size = abs(wanted - value), max(abs(wanted), abs(value))
+        if size < 1e-18:
+            return 0.0 if gap < 1e-20 else None
+        return float(gap / size)
+    except Exception:  # evalf raises what it likes on what has no value here
+        return None
+
+
+def _is_relation(tree: Any) -> bool:
+    import sympy
+
+    return isinstance(tree, (sympy.core.relational.Relational, sympy.And))
+
+
+def _is_membership(tree: Any) -> bool:
+    """`x in S`, which the grammar gives as an equation of x and a set."""
+    import sympy
+
+    return isinstance(tree, sympy.Eq) and isinstance(tree.rhs, sympy.Set)
+
+
+def _chain(tree: Any) -> list[Any]:
+    """The single relations of `a < b < c`, in the order written."""
+    return list(getattr(tree, "_unsorted_args", tree.args)) if not hasattr(tree, "rel_op") else [tree]
+
+
+def _same_relation(gold: Any, got: Any, tolerance: float) -> bool:
+    wanted, found = _chain(gold), _chain(got)
+    if all(hasattr(part, "rel_op") for part in (*wanted, *found)):
+        if _is_assignment(wanted) and _is_assignment(found) and same(wanted[0].lhs, found[0].lhs):
+            return same(wanted[-1].rhs, found[-1].rhs, tolerance)  # z = 1 + 1 = 2 and z = 2
+        if len(wanted) == len(found) and any(
+            all(_same_single(a, b) for a, b in zip(wanted, order, strict=True)) for order in (found, found[::-1])
+        ):
+            return True
+    if _is_simple(gold) and _is_simple(got) and gold.free_symbols == got.free_symbols:
+        return bool(_solution_set(gold) == _solution_set(got) is not None)
+    return False
+
+
+def _is_assignment(chain: list[Any]) -> bool:
+    from latex2sympy2_extended import is_expr_of_only_symbols
+
+    return all(part.rel_op == "==" for part in chain) and bool(is_expr_of_only_symbols(chain[0].lhs))
+
+
+def _same_single(gold: Any, got: Any) -> bool:
+    """Whether two relations of the form `a < b` say the same."""
+    import sympy
+
+    (wanted, kind), (found, other) = _to_zero(gold), _to_zero(got)
+    if kind != other or wanted.free_symbols != found.free_symbols:
+        return False
+    factors = []
+    symbols = sorted(wanted.free_symbols, key=str)
+    for point in _POINTS:
+        at = {symbol: sympy.Float(point[0] + 0.3 * place * point[1], _DIGITS) for place, symbol in enumerate(symbols)}
+        try:
+            a, b = (sympy.N(tree.subs(at), _DIGITS) for tree in (wanted, found))
+            factors.append(complex(a / b) if b and b.is_finite and a.is_finite else None)
+        except Exception:  # evalf raises what it likes on what has no value here
+            factors.append(None)
+    known = [factor for factor in factors if factor is not None and factor]
+    if len(known) >= 3 and all(abs(factor - known[0]) <= 1e-9 * abs(known[0]) for factor in known):
+        return kind in ("==", "!=") or (known[0].real > 0 and abs(known[0].imag) < 1e-9)
+    return kind in ("==", "!=") and _same_zeros(wanted, found)
+
+
+def _to_zero(relation: Any) -> tuple[Any, str]:
+    """(f, kind) of a relation as `f kind 0`, where kind is ==, !=, < or <=."""
+    difference = relation.lhs - relation.rhs
+    if relation.rel_op in (">", ">="):
+        return -difference, relation.rel_op.replace(">", "<")
+    return difference, relation.rel_op
+
+
+def _same_zeros(gold: Any, got: Any) -> bool:
+    """Whether two rational expressions vanish at the same places: `xy - 1` and `y - 1/x`."""
+    import sympy
+
+    if not all(tree.is_rational_function(*tree.free_symbols) for tree in (gold, got)):
+        return False
+    try:
+        parts = []
+        for tree in (gold, got):
+            top = sympy.Poly(sympy.fraction(sympy.together(tree))[0], *sorted(tree.free_symbols, key=str))
+            if top.total_degree() > MAX_DEGREE or len(top.terms()) > 40:
+                return False
+            parts.append(top.sqf_part().monic())
+        return bool(parts[0] == parts[1])
+    except sympy.PolynomialError:
+        return False
+
+
+def _is_simple(tree: Any) -> bool:
+    """Relations in one variable, of polynomials of low degree or absolute values of them: these can be solved."""
+    import sympy
+
+    symbols = tree.free_symbols
+    if len(symbols) != 1 or tree.atoms(sympy.Float):
+        return False
+    (symbol,) = symbols
+    sides = [side for part in _chain(tree) if hasattr(part, "rel_op") for side in (part.lhs, part.rhs)]
+    if not sides or sum(1 for side in sides for _ in preorder(side)) > 40:
+        return False
+    if not all(isinstance(side, sympy.Expr) for side in sides):
+        return False
+    bare = [side.replace(sympy.Abs, lambda inner: inner) for side in sides]
+    if not all(side.is_polynomial(symbol) for side in bare) or sum(len(side.atoms(sympy.Abs)) for side in sides) > 2:
+        return False
+    return all(sympy.degree(side, symbol) <= MAX_SET_DEGREE for side in bare if side.has(symbol))
+
+
+def _solution_set(tree: Any) -> Any:
+    try:
+        return tree.as_set()
+    except Exception:  # SymPy can't solve it, and says so in many ways
+        return None
+
+
+def _relation_against_value(gold: Any, got: Any, tolerance: float) -> bool:
+    """`x = 3` against 3, `-2 < x < 5` against the interval."""
+    import sympy
+    from math_verify.grader import unwrap_fcs
+
+    relation, value = (gold, got) if _is_relation(gold) else (got, gold)
+    chain = _chain(relation)
+    if not all(hasattr(part, "rel_op") for part in chain):
+        return False
+    if all(part.rel_op == "==" for part in chain):
+        if relation is gold and not _is_assignment(chain):
+            return False  # 7 = 11a + c is not 11a + c
+        side = chain[-1].rhs
+        return same(side, value, tolerance) if relation is gold else same(value, side, tolerance)
+    if not isinstance(value, sympy.Set):
+        return False
+    plain = unwrap_fcs(relation) if len(chain) == 1 else sympy.And(*(unwrap_fcs(part) for part in chain))
+    solved = _solution_set(plain) if _is_relation(plain) and _is_simple(plain) else None
+    return solved is not None and _by_math_verify(solved, value, tolerance)
+
+
+def _worked_out(tree: Any) -> Any:
+    """Small products and powers of matrices of numbers as matrices, small finite sums as numbers."""
+    import sympy
+
+    if isinstance(tree, sympy.Expr) and tree.has(sympy.MatrixBase, sympy.MatrixExpr, sympy.Sum, sympy.Product):
+        shapes = [node.shape for node in preorder(tree) if hasattr(node, "flat")]
+        if all(max(shape) <= 4 for shape in shapes) and (not tree.free_symbols or not tree.has(sympy.Pow)):
+            try:
+                return tree.doit()
+            except Exception:  # shapes that don't fit, or entries without a value
+                return tree
+    return tree
+
+
+def _by_math_verify(gold: Any, got: Any, tolerance: float) -> bool:
+    from math_verify import verify
+
+    nodes = [sum(1 for _ in preorder(tree)) for tree in (gold, got)]
+    if max(nodes) > (MAX_SIMPLIFY_NODES if _is_scalar(gold) and _is_scalar(got) else MAX_VERIFY_NODES):
+        return bool(_rebuilt(gold) == _rebuilt(got))
+    if _is_finite(gold) and _is_finite(got):
+        return _same_elements(gold, got, tolerance)
+    digits = 6 if tolerance <= 0 else max(1, min(6, round(-math.log10(tolerance))))
+    return bool(verify([gold], [got], float_rounding=digits, timeout_seconds=None, allow_set_relation_comp=True))
+
+
+def _is_scalar(tree: Any) -> bool:
+    import sympy
+
+    return isinstance(tree, sympy.Expr)
+
+
+def _is_finite(tree: Any) -> bool:
+    import sympy
+
+    return isinstance(tree, (sympy.FiniteSet, sympy.Tuple))
+
+
+def _same_elements(gold: Any, got: Any, tolerance: float) -> bool:
+    """Finite sets in any order, tuples in theirs; a list without brackets may stand for a tuple."""
+    import sympy
+
+    wanted, found = (list(getattr(tree, "_unsorted_args", tree.args)) for tree in (gold, got))
+    if len(wanted) > 40 or len(found) > 40:
+        return False
+    if isinstance(gold, sympy.Tuple) or isinstance(got, sympy.Tuple):
+        return len(wanted) == len(found) and all(same(a, b, tolerance) for a, b in zip(wanted, found, strict=True))
+    forward = all(any(same(a, b, tolerance) for b in found) for a in wanted)
+    return forward and all(any(same(a, b, tolerance) for a in wanted) for b in found)
+
+
+def _unevaluated(tree: Any) -> bool:
+    """Holds what may take for ever to work out: integrals, limits, derivatives, sums and products with variables."""
+    import sympy
+
+    if tree.has(sympy.Integral, sympy.Limit, sympy.Derivative):
+        return True
+    return bool(tree.has(sympy.Sum, sympy.Product)) and (bool(tree.free_symbols) or not tree.is_number)
+
+
+def _rebuilt(tree: Any) -> Any:
+    """The tree with the order of its sums and products unified, and nothing worked out."""
+    if not getattr(tree, "args", ()) or hasattr(tree, "shape"):
+        return tree
+    try:
+        return tree.func(*(_rebuilt(part) for part in tree.args))
+    except Exception:  # a node that can't be built from its own parts stays as it is
+        return tree

@@ -1,0 +1,190 @@
+"""Decides answers that are numbers, scalar expressions, assignments of these, and lists, tuples and intervals of them.
+
+Everything here works on the text and on `evaluate`; what it can't read, or can't decide, is None and goes to
+`symbolic`. A list has no order and no repetitions, a tuple has an order, an interval has ends that are open or closed.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import lru_cache
+
+from rewards.expressions import evaluate, scalar
+from rewards.expressions.latex import Expression
+from rewards.expressions.scalar import Scalar
+
+MAX_ITEMS = 24
+MAX_UNWRAPPED = 32
+MAX_REPEATED = 2
+
+_NAME = re.compile(
+    r"(?:\\?[A-Za-z]+|\\angle\s*[A-Z]{1,3}|\|\s*[A-Z]{1,2}\s*\|)(?:_(?:\{[^{}]*\}|\w))?'*(?:\([A-Za-z0-9]{1,3}\))?"
+)
+_PAIR_NAME = re.compile(r"\(\s*[A-Za-z](?:_\{?\w\}?)?(?:\s*,\s*[A-Za-z](?:_\{?\w\}?)?){1,5}\s*\)")
+_EQUALS = re.compile(r"(?<![<>!:=\\])=(?!=)")
+_RELATION = re.compile(
+    r"[<>]|\\(?:le|ge|neq|approx|equiv|in|notin|subset|subseteq|to|sim|pm|mp|cup|cap|setminus)(?![A-Za-z])"
+)
+_DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
+_DECIMAL_POINT = re.compile(r"-?\d*\.\d+")
+_PAIRS = {"(": ")", "[": "]", "{": "}"}
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Elements between brackets: `kind` is the pair of brackets, `{}` for a list, a set or no brackets at all."""
+
+    kind: str
+    items: tuple[Group | Scalar, ...]
+
+
+def decide(gold: Expression, prediction: Expression, tolerance: float = 0.0) -> bool | None:
+    """Whether an answer equals the gold answer, or None where that needs more than numbers."""
+    wanted, got = gold.body, prediction.body
+    if _DECIMAL_COMMA.fullmatch(wanted) and _DECIMAL_POINT.fullmatch(got):
+        wanted = wanted.replace(",", ".")  # 1,22 is 1.22 where the other side says so, else a list
+    elif _DECIMAL_COMMA.fullmatch(got) and _DECIMAL_POINT.fullmatch(wanted):
+        got = got.replace(",", ".")
+    gold_name, wanted = split_assignment(wanted)
+    got_name, got = split_assignment(got)
+    if gold_name is None or got_name is None:
+        return None
+    if gold_name and got_name and gold_name != got_name:
+        return None
+    try:
+        return compare(read(wanted), read(got), tolerance, gold.percent != prediction.percent)
+    except scalar.Unsupported:
+        return None
+
+
+def split_assignment(text: str) -> tuple[str | None, str]:
+    """(name, value) of `x = 5` or `(p, q) = (3, 2)`; the name is empty without one, None for any other relation."""
+    if _RELATION.search(text):
+        return None, text
+    parts = _EQUALS.split(text)
+    if len(parts) == 1:
+        return "", text
+    name = parts[0].strip()
+    if len(parts) == 2 and (_NAME.fullmatch(name) or _PAIR_NAME.fullmatch(name)):
+        return re.sub(r"\s+", "", name), parts[1].strip()
+    return None, text
+
+
+def last_side(prediction: Expression, gold: str) -> Expression:
+    r"""What an equation ends in, where the gold answer is no relation: `2` of `\sqrt{4} = 2`."""
+    if _EQUALS.search(gold) or _RELATION.search(gold) or len(split_top(prediction.body)) > 1:
+        return prediction
+    parts = _EQUALS.split(prediction.body)
+    return replace(prediction, body=parts[-1].strip()) if len(parts) > 1 and parts[-1].strip() else prediction
+
+
+@lru_cache(maxsize=4096)
+def read(text: str, depth: int = 0) -> Group | Scalar:
+    """The structure of an answer.
+
+    Raises:
+        Unsupported: some part is no scalar expression, or the brackets can be read in two ways.
+    """
+    text = text.strip()
+    parts = split_top(text)
+    if len(parts) > MAX_ITEMS or depth > 3:
+        raise scalar.Unsupported("too many elements")
+    if len(parts) > 1:
+        return Group("{}", tuple(read(part, depth + 1) for part in parts))
+    inner = _bracketed(text)
+    for _ in range(MAX_UNWRAPPED):  # [90], {5}, ((x+1))
+        if inner is None or inner[0] + inner[1] not in ("[]", "{}", "()") or len(split_top(inner[2])) > 1:
+            break
+        text = inner[2].strip()
+        inner = _bracketed(text)
+    if inner is None:
+        return scalar.parse(text)
+    opening, closing, content = inner
+    items = split_top(content)
+    if len(items) > MAX_ITEMS:
+        raise scalar.Unsupported("too many elements")
+    if len(items) == 1:
+        raise scalar.Unsupported("an interval of one number")
+    return Group(opening + closing, tuple(read(item, depth + 1) for item in items))
+
+
+def compare(gold: Group | Scalar, got: Group | Scalar, tolerance: float, percent: bool = False) -> bool | None:
+    """Whether two structures are equal; `percent`: one of the two numbers is a percentage, and may be the fraction."""
+    if isinstance(gold, Scalar) and isinstance(got, Scalar):
+        verdict = evaluate.equal(gold, got, tolerance)
+        if percent and verdict is False:
+            hundred = scalar.Node("num", value=Fraction(1, 100))
+            scaled = [
+                scalar.Scalar(scalar.Node("mul", (side.root, hundred)), side.symbols, False, side.imaginary)
+                for side in (gold, got)
+            ]
+            return evaluate.equal(scaled[0], got, tolerance) or evaluate.equal(gold, scaled[1], tolerance)
+        return verdict
+    if isinstance(gold, Scalar) or isinstance(got, Scalar):
+        group = gold if isinstance(gold, Group) else got
+        return False if isinstance(group, Group) and group.kind == "{}" else None
+    if gold.kind == "{}" and got.kind == "{}":
+        return _same_elements(gold.items, got.items, tolerance)
+    if gold.kind == got.kind:
+        if len(gold.items) != len(got.items):
+            return False
+        return _all(compare(a, b, tolerance) for a, b in zip(gold.items, got.items, strict=True))
+    if {gold.kind, got.kind} <= {"()", "[)", "(]", "[]"} and len(gold.items) == len(got.items) == 2:
+        return False  # ends that are open against closed ones
+    return None
+
+
+def split_top(text: str) -> list[str]:
+    r"""The parts between the commas or semicolons outside brackets; `\{` and `\}` are brackets like others."""
+    parts: list[str] = []
+    depth = start = 0
+    for index, char in enumerate(text):
+        if char in "([{":
+            depth += 1
+        elif char in ")]}":
+            depth -= 1
+        elif char in ",;" and depth == 0:
+            if char == ";" and "," in parts:
+                raise scalar.Unsupported("commas and semicolons")
+            parts.append(text[start:index])
+            start = index + 1
+    parts.append(text[start:])
+    return [part.strip() for part in parts if part.strip()] or [""]
+
+
+def _bracketed(text: str) -> tuple[str, str, str] | None:
+    r"""(opening, closing, content) where one pair of brackets spans the text; `\{` counts as `{`."""
+    if len(text) < 2:
+        return None
+    escaped = text.startswith("\\{")
+    opening = "{" if escaped else text[0]
+    if opening not in _PAIRS or text[-1] not in ")]}":
+        return None
+    closing = text[-1]
+    depth = 0
+    for index, char in enumerate(text):
+        if char in "([{":
+            depth += 1
+        elif char in ")]}":
+            depth -= 1
+            if depth == 0 and index < len(text) - 1:
+                return None
+    if depth or (opening == "{") != (closing == "}") or escaped != text.endswith("\\}"):
+        return None
+    return opening, closing, text[2:-2] if escaped else text[1:-1]
+
+
+def _same_elements(gold: tuple[Group | Scalar, ...], got: tuple[Group | Scalar, ...], tolerance: float) -> bool | None:
+    if len(got) > MAX_REPEATED * len(gold):
+        return False
+    table = [[compare(a, b, tolerance) for b in got] for a in gold]
+    rows = [True if True in row else (None if None in row else False) for row in table]
+    columns = [True if True in column else (None if None in column else False) for column in zip(*table, strict=True)]
+    return _all([*rows, *columns])
+
+
+def _all(verdicts: object) -> bool | None:
+    seen = list(verdicts)  # type: ignore[call-overload]
+    return False if False in seen else (None if None in seen else True)

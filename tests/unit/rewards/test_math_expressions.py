@@ -1,0 +1,317 @@
+"""math-expressions: what is equal, what is not, what is refused, and that none of it takes long."""
+
+from __future__ import annotations
+
+import json
+import threading
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rewards import score
+from rewards.base import RewardResult
+from rewards.expressions import evaluate, limits, scalar, structure
+from rewards.expressions.latex import Expression, normalise
+from rewards.expressions.limits import too_complex, too_large
+from rewards.expressions.statement import listed_boxes, statement
+from rewards.verifiers.math_expressions import verify
+
+
+def full(gold: str | list[str], prediction: str, **sample: Any) -> RewardResult:
+    return score(f"<think>so</think><answer>{prediction}</answer>", gold, "math-expressions", sample=sample)
+
+
+HAND = json.loads((Path(__file__).parents[2] / "golden" / "math_cases" / "hand.json").read_text())["cases"]
+
+
+@pytest.mark.parametrize("case", HAND, ids=lambda case: f"{case['gold']}-{case['prediction']}")
+def test_worked_by_hand(case: dict[str, Any]) -> None:
+    assert full(case["gold"], case["prediction"]).value == float(case["expected"])
+
+
+HOSTILE = {
+    "tower": "9^{9^{9^9}}",
+    "tower of operators": "9**9**9**9",
+    "product in an exponent": r"2^{3\cdot 10^{9}}",
+    "power of a power": "(10^{10})^{10^{10}}",
+    "power near one": "(1+10^{-9})^{10^{12}}",
+    "exponentials": "e^{e^{e^{e^{10}}}}",
+    "power of a sum": "(x+y+z+1)^{500}",
+    "fractions 10,000 deep": r"\frac{1}{" * 10_000 + "1" + "}" * 10_000,
+    "fractions never closed": r"\frac{" * 10_000,
+    "a megabyte of digits": "1" * 10**6,
+    "a megabyte of terms": "x+" * (10**6 // 2),
+    "sums in bounds of sums": r"\sum_{i=1}^{\sum_{j=1}^{\sum_{k=1}^{10^9} k} j} i",
+    "a row of sums": r"\sum" * 100,
+    "a long product": r"\prod_{k=1}^{10^7} k",
+    "factorial": "100000!",
+    "factorial of a power": "(10^5)!",
+    "factorials of factorials": "((5!)!)!",
+    "binomial": r"\binom{10^9}{10^8}",
+    "binomial power": r"\binom{1000}{500}^{1000}",
+    "integral": r"\int_0^1 e^{x^2}\sin(x^3)\ln(1+x^5) dx",
+    "limit": r"\lim_{x\to 0} \frac{\sin(\tan x)-\tan(\sin x)}{x^7}",
+    "derivative": r"\frac{d}{dx} x^{x^{x^x}}",
+    "equation": r"\sin(x)+\cos(x^2)+\tan(x^3)=e^x",
+    "polynomial equation": "x^{13}+y^{11}-3xy+7=0",
+    "inequality": r"|x-1|+|x-2|+|x-3|+|x-4| > 3",
+    "matrix power": r"\begin{pmatrix}1&2\\3&4\end{pmatrix}^{10^9}",
+    "matrix inverse": r"\begin{pmatrix}a&b&c&d\\e&f&g&h\\i&j&k&l\\m&n&o&p\end{pmatrix}^{-1}",
+    "modulus": r"10^{10^{10}} \bmod 7",
+    "floor": r"\lfloor 10^{10^{10}}\rfloor",
+    "brackets": "(" * 10_000 + "5" + ")" * 10_000,
+    "braces for the grammar": r"\{" * 9 + "1" + r"\}" * 9,
+    "bars": "|" * 200,
+    "bars with letters": "|x" * 40 + "|",
+    "indices": "a_{" * 20 + "1" + "}" * 20,
+    "functions": r"\log" * 100 + "x",
+    "signs": "-" * 900 + "6",
+    "unions": r"(0,1)\cup" * 60 + "(2,3)",
+    "list": "1," * 490 + "1",
+    "dollars": "$" * 19_000,
+    "delimiters": "\\[" * 9_000,
+    "announcements": "the answer is " * 1_400,
+    "sentences": "a. " * 6_600,
+    "numbers in prose": "one 1 " * 3_300,
+    "boxes": "".join(rf"\boxed{{{i}}} and " for i in range(1_200)),
+    "boxes in boxes": r"\boxed{" * 3_000 + "1" + "}" * 3_000,
+    "text": r"\text{a" * 3_000,
+    "unit": "5 " + "m/" * 9_000,
+    "percent": "7" + "%" * 19_000,
+    "marks": "7" + "\u0301\u0315" * 9_000,
+    "echo": "5 " * 9_000,
+    "surrogates": "\ud800" * 1_000,
+}
+
+
+@pytest.mark.parametrize("gold", ["5", r"|x|+\log x", "x>3", r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", "2x+4y-3=0"])
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.timeout(30)
+def test_hostile_answers_are_wrong(gold: str, name: str) -> None:
+    result = full(gold, HOSTILE[name])
+    assert (result.status, result.value) in {("ok", 0.0), ("no_answer", 0.0)}
+    assert result.detail
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.timeout(30)
+def test_hostile_gold_answers_are_refused_or_not_met(name: str) -> None:
+    result = full(HOSTILE[name], "6.5")
+    assert (result.status, result.value) in {("ok", 0.0), ("invalid_gold", None)}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("9^{9^{9^9}}", "power"),
+        ("10^{5001}", "power"),
+        ("2^{2^{15}}", "power"),  # 32768 * log10(2) = 9864 digits
+        ("12345!", "factorial"),
+        ("1" * 201, "digits"),
+        ("x" * 41, "letters"),
+        ("(" * 31 + "1" + ")" * 31, "nested"),
+        ("1+" * 501, "characters"),
+    ],
+)
+def test_the_reason_is_told(text: str, reason: str) -> None:
+    assert reason in str(too_large(text))
+    assert reason in full("5", text).detail
+    assert full(text, "5").status == "invalid_gold"
+
+
+@pytest.mark.parametrize("text", ["2^{2^{10}}", "10^{5000}", "x" * 40, "((((((((((1))))))))))", "999!"])
+def test_what_can_be_evaluated_passes_the_caps(text: str) -> None:
+    assert too_large(text) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["x^{y^{z^{w^{2}}}}", r"\sum_{a} \sum_{b} \sum_{c} 1", "(" * 9 + "1" + ")" * 9, r"\sin" * 17 + "x", "1+" * 301],
+)
+def test_what_the_grammar_must_not_see(text: str) -> None:
+    assert too_complex(text) is not None
+    assert too_complex(r"\sum_{a} \sum_{b} x^{y^{z}} + \sin\cos\tan x") is None
+
+
+def test_trees_that_must_not_be_evaluated() -> None:
+    import sympy
+
+    x, y = sympy.symbols("x y")
+    big = sympy.Pow(2, sympy.Mul(3, sympy.Pow(10, 9, evaluate=False), evaluate=False), evaluate=False)
+    assert "power" in str(limits.tree_too_large(big))
+    assert "multiplied out" in str(limits.tree_too_large((x + y + 1) ** 80))  # C(82, 2) = 3321 terms
+    assert limits.tree_too_large((x + y + 1) ** 50) is None  # C(52, 2) = 1326
+    assert "factorial" in str(limits.tree_too_large(sympy.factorial(2000, evaluate=False)))
+    assert "100 terms" in str(limits.tree_too_large(sympy.Product(x, (x, 1, 1000))))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The answer is $5$.", "5"),
+        ("Therefore, the probability is 2/3.", "2/3"),
+        ("Final Answer: The volume of $ABC$ is 120. I hope it is correct.", "120"),
+        ("Let $x=5$. Then $y=6$.", "y=6"),
+        ("It increases by 100%.", "100%"),
+        ("5 apples", "5"),
+        ("$5$ or $6$", "5  or  6"),
+        (r"\boxed{28}\%", r"28\%"),
+        ("It is not 5", "It is not 5"),
+        ("5 is wrong", "5 is wrong"),
+        ("Answer $ \n 9 \n $", "Answer $ \n 9 \n $"),  # mathematics never closed: no guess
+        ("I do not know", "I do not know"),
+        (r"\text{even}", r"\text{even}"),
+    ],
+)
+def test_statement(text: str, expected: str) -> None:
+    assert statement(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (r"\boxed{1} and \boxed{2}", "1, 2"),
+        (r"$\boxed{(2, 2)} \quad \text{and} \quad \boxed{(6, 2)}$", "(2, 2), (6, 2)"),
+        (r"\boxed{5} ... \boxed{5}", "5"),
+        (r"\boxed{1}, which is not what was asked for, so I take \boxed{2}", "1, 2"),
+        (r"\boxed{1} no no no no no \boxed{2}", None),
+        ("no box", None),
+    ],
+)
+def test_boxes_side_by_side_are_a_list(text: str, expected: str | None) -> None:
+    assert listed_boxes(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("completion", "gold", "value"),
+    [
+        (r"<think>a</think>\boxed{1} and \boxed{2}", "1, 2", 1.0),
+        (r"<think>a</think>\boxed{1} and \boxed{2}", "1", 0.0),
+        (r"<think>a</think>\boxed{1} and \boxed{2}", "2", 0.0),
+        (r"<think>\boxed{1}</think>\boxed{2}", "1, 2", 0.0),
+        (r"<answer>1</answer> \boxed{2}", "1, 2", 0.0),
+        (r"\boxed{1} and \boxed{2", "1, 2", 0.0),
+        ("1, 2", "1, 2", 0.0),
+    ],
+)
+def test_several_boxes_are_no_way_to_win(completion: str, gold: str, value: float) -> None:
+    assert score(completion, gold, "math-expressions").value == value
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (r"5\,\text{cm}^2", Expression("5", "cm2")),
+        ("14{,}916", Expression("14916")),
+        ("28 percent", Expression("28", percent=True)),
+        ("5 m", Expression("5", "m")),
+        ("5m", Expression("5m")),
+        ("2 t", Expression("2 t")),
+        ("about 5", Expression("about 5")),
+        ("√(x+1)", Expression(r"\sqrt{x+1}")),
+        ("x₁²", Expression("x_{1}^{2}")),
+        (r"0.1\overline{6}", Expression(r"\frac{15}{90}")),
+    ],
+)
+def test_normalise(text: str, expected: Expression) -> None:
+    assert normalise(text) == expected
+
+
+def value(text: str, **point: Fraction) -> Any:
+    return evaluate.value_of(scalar.parse(text).root, point)
+
+
+def test_values_by_hand() -> None:
+    half = Fraction(1, 2)
+    assert value(r"\frac{x^2-1}{2}", x=Fraction(3)) == 4
+    assert value(r"2\frac{1}{2}") == Fraction(5, 2)
+    assert value("-x^2", x=half) == Fraction(-1, 4)
+    assert value("n(n+1)/2", n=Fraction(10)) == 55
+    assert value(r"\sqrt{\frac{9}{4}}") == Fraction(3, 2)
+    assert value(r"\sqrt[3]{-8}") == -2
+    assert value("8^{2/3}") == 4
+    assert value(r"\binom{5}{2}+3!") == 16
+    assert value("2^{-3}") == Fraction(1, 8)
+    assert abs(value(r"\log_2 8") - 3) < 1e-40
+    assert abs(value(r"4\arctan 1") - value(r"\pi")) < 1e-40
+
+
+@pytest.mark.parametrize("text", ["1/2x", "f(x)", r"\sin xy", r"\log 2", "2 3", "x^2^3", "|x|", "", "(1", "x!^2!"])
+def test_what_has_two_readings_is_left_to_the_grammar(text: str) -> None:
+    with pytest.raises(scalar.Unsupported):
+        scalar.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("gold", "prediction", "expected"),
+    [
+        ("2^{100}", "2^{100}+1", False),  # exact, where a float would not see it
+        (r"e^{\pi\sqrt{163}}", "262537412640768744", False),  # they agree to 30 digits
+        (r"\frac{355}{113}", r"\pi", False),
+        ("e^{-100}", "e^{-101}", False),
+        (r"(\sqrt{2})^2-2", "0", True),
+        (r"\sqrt{x^2}", "x", False),
+        (r"\ln(x^2)", r"2\ln x", True),  # where both are defined
+        ("(-1)^n", r"\cos(n\pi)", None),  # equal for whole n only
+        ("9^{9^{9^9}}", "5", None),
+        ("1/3", "0.333333", True),
+        ("1/3", "0.3333", False),
+    ],
+)
+def test_evaluate(gold: str, prediction: str, expected: bool | None) -> None:
+    assert evaluate.equal(scalar.parse(gold), scalar.parse(prediction)) is expected
+
+
+def test_structures() -> None:
+    def decide(gold: str, prediction: str) -> bool | None:
+        return structure.decide(normalise(gold), normalise(prediction))
+
+    assert decide("1,2,2", "2,1") is True
+    assert decide("(1,2)", "[1,2]") is False
+    assert decide("1,2", "1,2,1,2,1,2") is False  # repeated without end
+    assert decide("1.22", "1,22") is True
+    assert decide("x=1", "y=1") is None
+    assert decide(r"\begin{pmatrix}1\end{pmatrix}", "1") is None
+
+
+def test_tolerance_of_the_row() -> None:
+    assert full(r"\frac{1}{3}", "0.33").value == 0.0
+    assert full(r"\frac{1}{3}", "0.33", tolerance=0.01).value == 1.0  # off by 1 %
+    assert full("(1, 10)", "(1.005, 10.05)", tolerance=0.01).value == 1.0
+    assert full("100", "98", tolerance=0.01).value == 0.0
+    for bad in (-1, 0.6, "1%", True, float("nan")):
+        result = full("100", "100.5", tolerance=bad)
+        assert result.status == "error"
+        assert "tolerance" in result.detail
+
+
+def test_a_list_of_accepted_answers() -> None:
+    assert full(["5", r"\frac{1}{2}"], "0.5").value == 1.0
+    assert full(["9^{9^{9^9}}", "5"], "5").value == 1.0
+    assert full(["9^{9^{9^9}}", "5"], "6").value == 0.0
+
+
+@pytest.mark.parametrize("gold", ["", "  ", r"\frac{1}{", r"x \equiv", "9^{9^{9^9}}"])
+def test_gold_answers_that_cannot_be_used(gold: str) -> None:
+    assert full(gold, "5").status == "invalid_gold"
+
+
+def test_a_gold_answer_the_grammar_refuses_is_met_word_for_word() -> None:
+    assert full(r"y \equiv 3 \pmod{7}", r"$y\equiv 3 \pmod 7$".replace("7$", "{7}$")).value == 1.0
+
+
+def test_works_off_the_main_thread() -> None:
+    results: list[float | None] = []
+    threads = [threading.Thread(target=lambda: results.append(full(r"\{1, x\}", r"\{x, 1\}").value)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [1.0] * 4
+
+
+def test_the_reasoning_does_not_count() -> None:
+    assert verify("<think><answer>5</answer></think>", "5").status == "no_answer"
+    assert verify("<think>5", "5").status == "no_answer"
