@@ -86,6 +86,17 @@ def test_votes_are_asked_with_different_seeds_and_counted() -> None:
     assert mean.value == pytest.approx(13 / 20)
 
 
+def test_what_an_endpoint_may_not_take_can_be_left_out() -> None:
+    with serve(lambda call, number: score(1)) as server:
+        with pool_at(server) as pool:
+            assert pool.score(answer("x"), "y").value == 1.0
+        changes = {"send_seed": False, "structured": "none", "extra": {"top_p": 0.9}}
+        with pool_at(server, **changes) as pool:
+            assert pool.score(answer("x"), "y").value == 1.0
+    assert set(server.calls[0].body) - set(server.calls[1].body) == {"seed", "response_format"}
+    assert server.calls[1].body["top_p"] == 0.9
+
+
 def test_too_few_votes_are_a_failure_and_enough_are_not() -> None:
     def refuses(*seeds: int) -> Script:
         return lambda call, number: Reply(status=400) if call.body["seed"] in seeds else score(1)
