@@ -75,10 +75,10 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, str):
         return str(value)  # a numpy text is one as well
-    if value is None or isinstance(value, (bool, int, float)):
-        return value.item() if hasattr(value, "item") else value
-    if hasattr(value, "tolist"):  # numpy arrays and the scalars that are no Python numbers
+    if hasattr(value, "tolist"):  # numpy arrays and scalars; its float64 is a Python float as well
         return _plain(value.tolist())
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
     raise TypeError(f"a {type(value).__name__} can't be written into a row")
 
 

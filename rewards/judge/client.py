@@ -104,9 +104,10 @@ class ChatClient:
             "messages": messages,
             "temperature": config.temperature,
             "max_tokens": config.max_tokens,
-            "seed": seed,
             **config.extra,
         }
+        if config.send_seed:
+            body["seed"] = seed
         if config.structured == "json_schema":
             named = {"name": "verdict", "strict": True, "schema": schema}
             body["response_format"] = {"type": "json_schema", "json_schema": named}

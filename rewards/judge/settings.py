@@ -41,6 +41,8 @@ class JudgeConfig(Settings):
     max_tokens: int = Field(1024, ge=8)
     structured: Literal["json_schema", "json_object", "none"] = "json_schema"
     """How the endpoint is held to JSON: by schema, to any JSON object, or by the instructions alone."""
+    send_seed: bool = True
+    """A seed per vote and try. False for endpoints that refuse the key `seed`."""
     extra: dict[str, Any] = {}
     """Further keys of the request body, such as `chat_template_kwargs`."""
     concurrency: int = Field(32, ge=1, le=4096)

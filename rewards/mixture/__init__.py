@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rewards import registry
-from rewards.base import RewardResult, failed
+from rewards.base import RewardResult, Status, failed
 from rewards.judge import JUDGED, JudgePool
 from rewards.mixture.evaluate import POOL, Call, Outcome, Sheet, call_of, evaluate, together
 from rewards.mixture.lookup import RecipeBook, UnknownTask
@@ -247,7 +247,7 @@ def _result(sheet: Sheet, outcome: Outcome, value: float | None) -> RewardResult
     if outcome.value is None or value is None:
         return failed(outcome.status, outcome.detail)
     parts = {**sheet.parts, "raw": outcome.value}
-    status = "no_answer" if sheet.no_answer and value == 0.0 else "ok"
+    status: Status = "no_answer" if sheet.no_answer and value == 0.0 else "ok"
     return RewardResult(value, status, parts, outcome.detail)
 
 

@@ -57,7 +57,7 @@ def test_every_dataset_accepts_its_own_answer_from_a_row(name: str) -> None:
         assert wrong.status == "ok" and wrong.value is not None and wrong.value < 0.2
 
 
-@pytest.mark.parametrize("name", ["arc_agi", "graph_color", "knights_knaves", "number_sorting", "rearc", "sokoban"])
+@pytest.mark.parametrize("name", ["arc_agi", "graph_color", "knights_knaves", "rearc"])
 def test_entries_come_back_as_they_were(name: str) -> None:
     import reasoning_gym
 
