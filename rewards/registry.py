@@ -26,6 +26,7 @@ VERIFIERS: dict[str, str] = {
     "number": "rewards.verifiers.number:verify",
     "ocrtext": "rewards.verifiers.ocrtext:verify",
     "point": "rewards.verifiers.point:verify",
+    "point-in-box": "rewards.verifiers.point:verify",
     "reaction": "rewards.verifiers.reaction:verify",
     "smiles": "rewards.verifiers.smiles:verify",
     "string": "rewards.verifiers.string:verify",
