@@ -18,7 +18,7 @@ VERIFIERS: dict[str, str] = {
     "any": "rewards.verifiers.string:verify",
     "bbox": "rewards.verifiers.bbox:verify",
     "boolean": "rewards.verifiers.boolean:verify",
-    "counting": "rewards.verifiers.number:verify",
+    "counting": "rewards.verifiers.counting:verify",
     "e-smiles": "rewards.verifiers.e_smiles:verify",
     "format": "rewards.verifiers.format:verify",
     "math-expressions": "rewards.verifiers.math_expressions:verify",
