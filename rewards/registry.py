@@ -21,6 +21,7 @@ VERIFIERS: dict[str, str] = {
     "counting": "rewards.verifiers.counting:verify",
     "e-smiles": "rewards.verifiers.e_smiles:verify",
     "format": "rewards.verifiers.format:verify",
+    "html-code": "rewards.verifiers.html_code:verify",
     "math-expressions": "rewards.verifiers.math_expressions:verify",
     "multiple-choice": "rewards.verifiers.multiple_choice:verify",
     "number": "rewards.verifiers.number:verify",
@@ -33,7 +34,7 @@ VERIFIERS: dict[str, str] = {
 }
 """Answer type -> "module:attribute", imported at first use."""
 
-PLANNED: tuple[str, ...] = ("critic", "general-code", "html-code", "judge", "svg-code")
+PLANNED: tuple[str, ...] = ("critic", "general-code", "judge", "svg-code")
 """Answer types of the RL-172K layout whose verifiers are not there yet."""
 
 
