@@ -31,10 +31,11 @@ VERIFIERS: dict[str, str] = {
     "reaction": "rewards.verifiers.reaction:verify",
     "smiles": "rewards.verifiers.smiles:verify",
     "string": "rewards.verifiers.string:verify",
+    "svg-code": "rewards.verifiers.svg_code:verify",
 }
 """Answer type -> "module:attribute", imported at first use."""
 
-PLANNED: tuple[str, ...] = ("critic", "general-code", "judge", "svg-code")
+PLANNED: tuple[str, ...] = ("critic", "general-code", "judge")
 """Answer types of the RL-172K layout whose verifiers are not there yet."""
 
 

@@ -53,7 +53,7 @@ def test_unknown_names_list_the_known_and_the_nearest() -> None:
         registry.check_names(["number", "nonsense"])
 
 
-@pytest.mark.parametrize("name", ["svg-code", "general-code", "critic", "judge"])
+@pytest.mark.parametrize("name", ["general-code", "critic", "judge"])
 def test_types_without_a_verifier_yet_are_refused_when_names_are_checked(name: str) -> None:
     with pytest.raises(UnknownVerifier, match=r"no verifier yet.*available: any, bbox"):
         registry.check_names([name])
