@@ -81,7 +81,7 @@ def scale_factors(sample: Mapping[str, Any]) -> tuple[float, float]:
     for name in (asked, given):
         if name is not None and name not in EXTENTS:
             raise ValueError(f"the row's coordinates are {name!r}; use one of {', '.join(EXTENTS)}")
-    if asked == given:
+    if asked is None or given is None or asked == given:
         return (1.0, 1.0)
     size = sample.get("image_size")
     if not (isinstance(size, (list, tuple)) and len(size) == 2 and all(_is_side(side) for side in size)):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     Picture = np.ndarray[Any, np.dtype[np.float32]]
     """float32 [CANVAS, CANVAS, channels], values in [0, 1]."""
 
-SCALES = (1, 2, 4, 8)
+SCALES = (1, 2, 4, 8, 16, 32)
 """Sides in pixels of the blocks whose means are compared."""
 EDGE = 0.06
 """Step between neighbouring pixels, of 1, from which there is an edge: well above rounding, below a pale grey line."""

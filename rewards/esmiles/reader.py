@@ -62,7 +62,7 @@ def read(text: str) -> Records | None:
         return None
     smiles, _, extension = body.partition("<sep>")
     smiles = smiles.strip()
-    if not smiles or _NOT_SMILES.search(smiles) or not _small_enough(smiles):
+    if not smiles or not smiles.isascii() or _NOT_SMILES.search(smiles) or not _small_enough(smiles):
         return None
     records = Records(smiles)
     cursor = 0

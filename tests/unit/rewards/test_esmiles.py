@@ -185,6 +185,8 @@ def test_version_2_records_do_not_depend_on_order_either() -> None:
         "C" * 401,
         "C(" * 61 + "C" + ")" * 61,
         "C<O>C",
+        "C\ud800",
+        "Cé",
         "*C<sep>" + "<a>0:R[1]</a>" * 201,
         "*" + "(*)" * 17,  # an atom with 17 neighbours
         "*" + "(*)" * 399,  # more than RDKit's valence counters hold
