@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,8 +54,7 @@ def grade(prediction: str, answer: str, sample: Mapping[str, Any]) -> RewardResu
     be seen on white. A drawing that is not well-formed or that would cost too much to render scores 0; see
     `rewards.svg` for what is left out of both before.
     """
-    drawing = clean(answer)
-    backdrop, gold = _visible(drawing) if drawing is not None else ("white", None)
+    backdrop, gold = _gold_picture(answer)
     if gold is None:
         return failed(
             "invalid_gold", f"the accepted answer {shorten(answer)!r} is no SVG, shows nothing or is too large"
@@ -68,10 +68,12 @@ def grade(prediction: str, answer: str, sample: Mapping[str, Any]) -> RewardResu
     return graded(found.value, f"colour {found.colour:.3f}, shape {found.shape:.3f}", **parts)
 
 
-def _visible(drawing: str) -> tuple[str, Any]:
+@functools.lru_cache(maxsize=32)  # a group of completions comes with one gold drawing
+def _gold_picture(answer: str) -> tuple[str, Any]:
     """A backdrop against which a drawing shows something, and its picture; None for a drawing of nothing."""
+    drawing = clean(answer)
     for backdrop in ("white", "black"):
-        picture = render(drawing, backdrop=backdrop)
+        picture = render(drawing, backdrop=backdrop) if drawing is not None else None
         if picture is not None and not is_blank(picture):
             return backdrop, picture
     return "white", None
