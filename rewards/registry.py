@@ -24,37 +24,33 @@ VERIFIERS: dict[str, str] = {
     "e-smiles": "rewards.verifiers.e_smiles:verify",
     "format": "rewards.verifiers.format:verify",
     "general-code": "rewards.verifiers.general_code:verify",
+    "html-code": "rewards.verifiers.html_code:verify",
     "judge": "rewards.verifiers.judge:verify",
     "math-expressions": "rewards.verifiers.math_expressions:verify",
     "multiple-choice": "rewards.verifiers.multiple_choice:verify",
     "number": "rewards.verifiers.number:verify",
     "ocrtext": "rewards.verifiers.ocrtext:verify",
     "point": "rewards.verifiers.point:verify",
+    "point-in-box": "rewards.verifiers.point:verify",
+    "reaction": "rewards.verifiers.reaction:verify",
     "reasoning-gym": "rewards.verifiers.reasoning_gym:verify",
     "smiles": "rewards.verifiers.smiles:verify",
     "string": "rewards.verifiers.string:verify",
+    "svg-code": "rewards.verifiers.svg_code:verify",
 }
 """Answer type -> "module:attribute", imported at first use."""
-
-PLANNED: tuple[str, ...] = ("html-code", "svg-code")
-"""Answer types of the RL-172K layout whose verifiers are not there yet."""
 
 
 def resolve(name: str, plugins: Mapping[str, str] | None = None) -> str:
     """The "module:attribute" that scores an answer type; nothing is imported.
 
     Raises:
-        UnknownVerifier: the name is not known, or its verifier is not available yet.
+        UnknownVerifier: the name is not known.
     """
     target = (plugins or {}).get(name) or VERIFIERS.get(name)
     if target is not None:
         return target
     known = sorted({*VERIFIERS, *(plugins or {})})
-    if name in PLANNED:
-        raise UnknownVerifier(
-            f"answer type {name!r} has no verifier yet, so its rows can't be scored; available: {', '.join(known)}. "
-            "Leave these rows out, or name a plug-in for the type"
-        )
     near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise UnknownVerifier(f"answer type {name!r} is not known; {hint}known: {', '.join(known)}")

@@ -10,10 +10,14 @@ from dataclasses import dataclass, field
 
 MAX_CHARS = 4_000
 MAX_ATOMS = 400
+MAX_DEGREE = 16
+"""Neighbours of one atom; ferrocene's iron has ten. Ring finding takes seconds where dummies have a hundred."""
 MAX_DEPTH = 60
 MAX_RECORDS = 200
 MAX_WRAPPED_CHARS = 50_000
 
+_NOT_SMILES = re.compile(r"[\s|]|(?<!-)>|<(?!-)")
+"""`->` and `<-` are dative bonds; any other `<` or `>` is a tag or a reaction."""
 _ATOM = re.compile(r"\[[^\[\]]*\]|Cl|Br|[BCNOPSFIbcnops*]")
 _REPEAT = re.compile(r"\|Sg:([A-Za-z0-9]+(?:-[A-Za-z0-9]+)?)\|")
 _INDEXED = re.compile(r"(\d{1,6}):(.+)", re.DOTALL)
@@ -58,7 +62,7 @@ def read(text: str) -> Records | None:
         return None
     smiles, _, extension = body.partition("<sep>")
     smiles = smiles.strip()
-    if not smiles or re.search(r"[\s<>|]", smiles) or not _small_enough(smiles):
+    if not smiles or not smiles.isascii() or _NOT_SMILES.search(smiles) or not _small_enough(smiles):
         return None
     records = Records(smiles)
     cursor = 0

@@ -13,7 +13,7 @@ from typing import Any
 from rdkit import Chem, rdBase
 
 from rewards.esmiles.aromatic import aromatise_dummy_rings
-from rewards.esmiles.reader import MAX_ATOMS, Records, read
+from rewards.esmiles.reader import MAX_ATOMS, MAX_DEGREE, Records, read
 
 Label = tuple[str, str]
 """Kind of record and label text, such as ("a", "R[1]")."""
@@ -51,8 +51,8 @@ def parse(text: str, *, nested: bool = False) -> Structure | None:
         return None
     with rdBase.BlockLogs():
         raw = from_smiles(records.smiles)
-        clean = None if raw is None else _sanitised(raw)
-    if raw is None or clean is None or not 0 < raw.GetNumAtoms() <= MAX_ATOMS:
+        clean = _sanitised(raw) if raw is not None and _small_enough(raw) else None
+    if raw is None or clean is None:
         return None
     structure = Structure(raw)
     for atom in raw.GetAtoms():
@@ -162,11 +162,17 @@ def from_smiles(smiles: str) -> Chem.Mol | None:
     return Chem.MolFromSmiles(smiles, parameters)
 
 
+def _small_enough(raw: Chem.Mol) -> bool:
+    return 0 < raw.GetNumAtoms() <= MAX_ATOMS and all(atom.GetDegree() <= MAX_DEGREE for atom in raw.GetAtoms())
+
+
 def _sanitised(raw: Chem.Mol) -> Chem.Mol | None:
     mol = Chem.Mol(raw)
     try:
         Chem.SanitizeMol(mol)
-    except ValueError:  # a wrong valence, or a ring that can't be kekulised: not a molecule
+    except (ValueError, RuntimeError):
+        # ValueError: a wrong valence, or a ring that can't be kekulised. RuntimeError: a failed precondition inside
+        # RDKit, as for a charge or a valence that its counters can't hold. Neither is a molecule.
         return None
     return mol
 

@@ -53,11 +53,6 @@ def test_unknown_names_list_the_known_and_the_nearest() -> None:
         registry.check_names(["number", "nonsense"])
 
 
-@pytest.mark.parametrize("name", ["html-code", "svg-code"])
-def test_types_without_a_verifier_yet_are_refused_when_names_are_checked(name: str) -> None:
-    with pytest.raises(UnknownVerifier, match=r"no verifier yet.*available: any, bbox"):
-        registry.check_names([name])
-
 
 def test_the_best_of_several_golds_counts() -> None:
     assert rewards.score("<answer>b</answer>", ["a", "b"], "string").value == 1.0

@@ -101,7 +101,7 @@ def test_the_key_does_not_depend_on_the_order_of_atoms_and_records(text: str) ->
     rng = random.Random(text)
     expected = esmiles.key(text)
     assert expected is not None
-    for _ in range(20):
+    for _ in range(300):
         other = renumbered(text, rng)
         assert esmiles.key(other) == expected, other
 
@@ -123,6 +123,7 @@ def test_keys_of_different_structures_differ() -> None:
         ("c1*ccc*1", "C1=*C=CC=*1"),
         ("c1ccc2*ccc2c1", "C1=CC=C2*C=CC2=C1"),
         ("*1C=CC=C1", "c1cc*c1"),
+        ("N->[Pt](Cl)Cl", "Cl[Pt](Cl)<-N"),
         ("CC*CC<sep><c>7:A</c>", "C(C)*CC<sep><c>0:A</c>"),  # a circle counter names a ring that is no atom
     ],
 )
@@ -183,7 +184,14 @@ def test_version_2_records_do_not_depend_on_order_either() -> None:
         "C" * 20_000,
         "C" * 401,
         "C(" * 61 + "C" + ")" * 61,
+        "C<O>C",
+        "C\ud800",
+        "Cé",
         "*C<sep>" + "<a>0:R[1]</a>" * 201,
+        "*" + "(*)" * 17,  # an atom with 17 neighbours
+        "*" + "(*)" * 399,  # more than RDKit's valence counters hold
+        "[CH99999999999]",
+        "[C" + "+" * 300 + "]",
         "<s>" * 1_000_000,
     ],
 )
@@ -299,6 +307,14 @@ def test_labels_on_the_wrong_atom_count_by_symmetry_class() -> None:
 
 def test_a_gold_with_bad_records_is_no_score() -> None:
     assert esmiles.score("CCO", "CCO<sep><a>9:R[1]</a>") is None
+
+
+def test_nothing_is_logged_and_rdkit_logs_as_before(capfd: pytest.CaptureFixture[str]) -> None:
+    for text in ("CC(C)(C)(C)C", "c1cccc1", "C(C", "*" + "(*)" * 20, "C[C@H](C)C"):
+        esmiles.score(text, "*C[C@H](F)Cl<sep><a>0:R[1]</a>", partial=True)
+    assert capfd.readouterr() == ("", "")
+    Chem.MolFromSmiles("CC(C)(C)(C)C")
+    assert "greater than permitted" in capfd.readouterr().err
 
 
 def test_the_verifiers() -> None:

@@ -287,5 +287,5 @@ def test_answer_types_may_have_time_limits_of_their_own() -> None:
 def test_verifiers_that_can_not_be_loaded_stop_the_start() -> None:
     with pytest.raises(PoolError, match="'mine' can't be imported: No module named 'no_such_module'"):
         RewardPool(preload=["number"], plugins={"mine": "no_such_module:verify"})
-    with pytest.raises(UnknownVerifier, match="html-code"):
-        RewardPool(preload=["html-code"])
+    with pytest.raises(UnknownVerifier, match="no-such-type"):
+        RewardPool(preload=["no-such-type"])

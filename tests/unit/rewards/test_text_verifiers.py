@@ -9,7 +9,7 @@ import pytest
 from rewards import numbers, score
 from rewards.base import RewardResult
 from rewards.expressions.limits import too_large
-from rewards.verifiers.format import repetition
+from rewards.verifiers.format import brevity, compression, repetition
 
 
 def grade(answer_type: str, gold: str, prediction: str, **sample: object) -> float | None:
@@ -45,7 +45,6 @@ def full(answer_type: str, gold: str, prediction: str, **sample: object) -> Rewa
 )
 def test_number_right(gold: str, prediction: str) -> None:
     assert grade("number", gold, prediction) == 1.0
-    assert grade("counting", gold, prediction) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -267,6 +266,28 @@ def test_format() -> None:
     assert (right.value, right.components["length"], right.components["repetition"]) == (1.0, 36.0, 0.0)
     assert score("<answer>5</answer><think>a</think>", "", "format").value == 0.0
     assert score("<answer>5</answer>", "", "format", sample={"prompt_type": "normal"}).value == 1.0
+
+
+def test_format_is_the_product_of_its_parts() -> None:
+    tagged = "<think>" + " ".join(f"w{i}" for i in range(100)) + "</think><answer>5</answer>"
+    assert len(tagged) == 7 + (10 * 2 + 90 * 3 + 99) + 8 + 18
+    assert score(tagged, "", "format", sample={"max_chars": 528}).value == 1.0  # 80 % of it is 422.4
+    half = score(tagged, "", "format", sample={"max_chars": 469}).components["brevity"]
+    assert half == pytest.approx((469 - 422) / (0.2 * 469))
+    assert score(tagged, "", "format", sample={"max_chars": 422}).value == 0.0
+    looped = score("<think>" + "no " * 60 + "</think><answer>5</answer>", "", "format")
+    assert (looped.value, looped.components["format"], looped.components["originality"]) == (0.0, 1.0, 0.0)
+    assert looped.components["compression"] > 2.4
+    for wrong in (0, -5, "10", True):
+        assert score(tagged, "", "format", sample={"max_chars": wrong}).status == "error"
+
+
+def test_brevity_and_compression_by_hand() -> None:
+    assert [brevity(length, 100) for length in (0, 80, 85, 90, 100, 1000)] == [1.0, 1.0, 0.75, 0.5, 0.0, 0.0]
+    assert [brevity(length, 100, soft_share=0.0) for length in (100, 101)] == [1.0, 0.0]
+    assert compression("") == 1.0
+    assert compression("ab") < 1.0
+    assert compression("\ud800" * 10) > 0
 
 
 def test_repetition_by_hand() -> None:
