@@ -1,0 +1,119 @@
+"""Which optional libraries a verifier needs, whether they are here, and which extra installs them."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.util
+import sys
+
+DISTRIBUTION = "innovator-rewards"
+
+EXTRAS: dict[str, str] = {
+    "fastapi": "serve",
+    "httpx": "client",
+    "math_verify": "math",
+    "prometheus_client": "serve",
+    "pyarrow": "parquet",
+    "pydantic": "serve",
+    "rapidfuzz": "text",
+    "rdkit": "chem",
+    "scipy": "boxes",
+    "sympy": "math",
+    "uvicorn": "serve",
+}
+"""Import name of an optional library -> the extra of the distribution that brings it."""
+
+
+class MissingLibrary(ImportError):
+    """A library that is not installed; the message names the extra that brings it."""
+
+
+def missing_library(exc: ImportError, what: str) -> MissingLibrary:
+    """The error to raise in place of `exc` where `what` needs a library that is not installed."""
+    name = (exc.name or "").partition(".")[0]
+    return MissingLibrary(f"{what} needs {name or exc}, which is not installed; {remedy([name])}", name=exc.name)
+
+
+def remedy(names: list[str]) -> str:
+    """What to type to get libraries."""
+    extras = sorted({EXTRAS[name] for name in names if name in EXTRAS})
+    if extras:
+        return f'pip install "{DISTRIBUTION}[{",".join(extras)}]"'
+    return f"install {' and '.join(names) or 'it'}"
+
+
+def missing(module: str) -> list[str]:
+    """Libraries that a module imports, at its top or at first use, and that are not installed; nothing is imported.
+
+    Modules of this package are followed. An import that the code itself guards with `except ImportError` does not
+    count. Empty where the module's source can't be read.
+    """
+    return sorted(name for name in _needed(module) if not _is_installed(name))
+
+
+@functools.cache
+def _is_installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return name in sys.modules
+
+
+def _needed(module: str) -> set[str]:
+    needed: set[str] = set()
+    seen: set[str] = set()
+    waiting = [module]
+    while waiting:
+        current = waiting.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        imported = _imports(current)
+        own = {name for name in imported if name.split(".")[0] in ("rewards", module.split(".")[0])}
+        waiting += own
+        needed |= {name.split(".")[0] for name in imported - own}
+    return needed - sys.stdlib_module_names
+
+
+@functools.cache
+def _imports(module: str) -> frozenset[str]:
+    """Dotted names of the modules that a module's source imports; `from a import b` gives `a` and, of ours, `a.b`."""
+    loaded = sys.modules.get(module)
+    try:
+        spec = loaded.__spec__ if loaded is not None else importlib.util.find_spec(module)
+        source = spec.loader.get_source(module) if spec is not None and spec.loader is not None else None  # type: ignore[attr-defined]
+    except (ImportError, AttributeError, ValueError):
+        return frozenset()
+    if source is None:
+        return frozenset()
+    found: set[str] = set()
+    visitor = _Imports(found)
+    visitor.visit(ast.parse(source))
+    return frozenset(found)
+
+
+class _Imports(ast.NodeVisitor):
+    def __init__(self, found: set[str]) -> None:
+        self.found = found
+
+    def visit_Import(self, node: ast.Import) -> None:
+        self.found |= {alias.name for alias in node.names}
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        if node.level == 0 and node.module:
+            self.found.add(node.module)
+            if node.module.split(".")[0] == "rewards":
+                self.found |= {f"{node.module}.{alias.name}" for alias in node.names}
+
+    def visit_If(self, node: ast.If) -> None:
+        if "TYPE_CHECKING" in ast.unparse(node.test):
+            for child in node.orelse:
+                self.visit(child)
+        else:
+            self.generic_visit(node)
+
+    def visit_Try(self, node: ast.Try) -> None:
+        guarded = any("ImportError" in ast.unparse(handler.type) for handler in node.handlers if handler.type)
+        for child in [*([] if guarded else node.body), *node.handlers, *node.orelse, *node.finalbody]:
+            self.visit(child)
