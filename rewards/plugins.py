@@ -112,7 +112,7 @@ def module_of(reference: str) -> ModuleType:
         spec.loader.exec_module(module)
     except BaseException as exc:
         del sys.modules[name]
-        if isinstance(exc, ImportError) or not isinstance(exc, Exception):
+        if isinstance(exc, ImportError) or not isinstance(exc, (Exception, SystemExit)):
             raise
         raise PluginError(f"the plug-in file {path} failed at import: {type(exc).__name__}: {exc}") from exc
     return module
