@@ -6,6 +6,9 @@ import ast
 import functools
 import importlib.util
 import sys
+from pathlib import Path
+
+from rewards import plugins
 
 DISTRIBUTION = "innovator-rewards"
 
@@ -43,12 +46,16 @@ def remedy(names: list[str]) -> str:
     return f"install {' and '.join(names) or 'it'}"
 
 
-def missing(module: str) -> list[str]:
-    """Libraries that a module imports, at its top or at first use, and that are not installed; nothing is imported.
+def missing(reference: str) -> list[str]:
+    """Libraries that a verifier's module imports, at its top or at first use, and that are not installed.
 
-    Modules of this package are followed. An import that the code itself guards with `except ImportError` does not
-    count. Empty where the module's source can't be read.
+    Nothing of it is imported: its source is read, and that of our own modules behind it. An import that the code itself
+    guards with `except ImportError` does not count. A module that is not installed is itself what is missing.
     """
+    file = plugins.file_of(reference)
+    module = reference.partition(":")[0] if file is None else str(file)
+    if file is None and not _is_installed(module.partition(".")[0]):
+        return [module.partition(".")[0]]
     return sorted(name for name in _needed(module) if not _is_installed(name))
 
 
@@ -61,6 +68,7 @@ def _is_installed(name: str) -> bool:
 
 
 def _needed(module: str) -> set[str]:
+    """Top-level names of the third-party libraries behind a module or a file."""
     needed: set[str] = set()
     seen: set[str] = set()
     waiting = [module]
@@ -70,7 +78,7 @@ def _needed(module: str) -> set[str]:
             continue
         seen.add(current)
         imported = _imports(current)
-        own = {name for name in imported if name.split(".")[0] in ("rewards", module.split(".")[0])}
+        own = {name for name in imported if name.split(".")[0] == "rewards"}
         waiting += own
         needed |= {name.split(".")[0] for name in imported - own}
     return needed - sys.stdlib_module_names
@@ -79,18 +87,22 @@ def _needed(module: str) -> set[str]:
 @functools.cache
 def _imports(module: str) -> frozenset[str]:
     """Dotted names of the modules that a module's source imports; `from a import b` gives `a` and, of ours, `a.b`."""
-    loaded = sys.modules.get(module)
-    try:
-        spec = loaded.__spec__ if loaded is not None else importlib.util.find_spec(module)
-        source = spec.loader.get_source(module) if spec is not None and spec.loader is not None else None  # type: ignore[attr-defined]
-    except (ImportError, AttributeError, ValueError):
-        return frozenset()
-    if source is None:
-        return frozenset()
+    source = _source(module)
     found: set[str] = set()
-    visitor = _Imports(found)
-    visitor.visit(ast.parse(source))
+    if source is not None:
+        _Imports(found).visit(ast.parse(source))
     return frozenset(found)
+
+
+def _source(module: str) -> str | None:
+    """The text of a module or file; None where there is none to read."""
+    try:
+        if module.endswith(".py"):
+            return Path(module).read_text(encoding="utf-8")
+        spec = importlib.util.find_spec(module)
+        return spec.loader.get_source(module) if spec is not None and spec.loader is not None else None  # type: ignore[attr-defined]
+    except (ImportError, AttributeError, ValueError, OSError):
+        return None
 
 
 class _Imports(ast.NodeVisitor):
