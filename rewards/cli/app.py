@@ -121,7 +121,9 @@ def list_verifiers(plugins: Plugins = None, as_json: AsJson = False) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("answer type", "from", "verifier", "libraries")
+    table = Table("answer type", "from")
+    for header in ("verifier", "libraries"):
+        table.add_column(header, overflow="fold")
     for row in rows:
         missing = Text(f"missing: {remedy(list(row.missing))}", style="red") if row.missing else Text("installed")
         table.add_row(row.name, row.origin, Text(row.reference), missing)

@@ -66,7 +66,8 @@ def show(report: Report, console: Console) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("check", "", "", title=f"conformance of {report.plugin}", title_justify="left")
+    table = Table("check", "", title=f"conformance of {report.plugin}", title_justify="left")
+    table.add_column(overflow="fold")
     for finding in report.findings:
         mark = Text("ok", style="green") if finding.passed else Text("FAIL", style="bold red")
         table.add_row(finding.check, mark, Text(finding.detail))  # Text: details hold brackets of hostile input
