@@ -182,9 +182,13 @@ def _moved(value: Any, root: Path) -> Any:
 
 
 def _connect(address: str) -> Any:
+    from ray.exceptions import RayError
     from ray.job_submission import JobSubmissionClient
 
-    return JobSubmissionClient(address)
+    try:
+        return JobSubmissionClient(address)
+    except (RayError, RuntimeError) as exc:  # an unsupported version, or a missing or wrong token
+        raise ConfigError(f"the cluster at {address} refuses this client: {exc}") from exc
 
 
 async def _print_log(client: Client, job_id: str) -> None:

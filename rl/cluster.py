@@ -3,31 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import ray
 
 from rl.config.data import PromptConfig
+from rl.config.learner import LearnerConfig
 from rl.config.rollout import RewardConfig, RolloutConfig
 from rl.config.train import TrainConfig
-from rl.errors import DataError, EngineDeadError, EngineError
+from rl.errors import ConfigError, DataError, EngineDeadError, EngineError, StarvationError
 from rl.learner.actor import LearnerRank
 from rl.rewarding import RewardWorker
 from rl.rollout.vllm_engine import engine_environment
 from rl.rollout.worker import PromptTask, RolloutWorker
 
+logger = logging.getLogger(__name__)
+
 _ACTOR_CONCURRENCY = 4096
 """Calls that an asynchronous actor holds at once; admission bounds them long before."""
+_NOTICE_S = 60.0
+"""How often a start that takes long says what it waits for."""
+_START_S = 1800.0
+_CLOSE_S = 20.0
+"""After this an actor that does not close, perhaps stuck in a collective, is killed as it is."""
 
 
-def connect(address: str | None) -> None:
-    """Join `address`, the cluster of a surrounding Ray job, or start a local one."""
+def connect(address: str | None, rollout: RolloutConfig, learner: LearnerConfig | None = None) -> None:
+    """Join `address`, the cluster of a surrounding Ray job, or start a local one.
+
+    Raises:
+        ConfigError: this machine is too small for the actors. A cluster that was joined may grow: it gets a warning.
+    """
     if ray.is_initialized():
-        return
+        return _check_capacity(rollout, learner, may_grow=True)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # A call with three results fails once and is awaited once; Ray would log the other two as errors that nobody saw,
     # and every request that the end of a run cuts short.
@@ -37,6 +51,66 @@ def connect(address: str | None) -> None:
         ray.init(address=target, logging_level=logging.WARNING, log_to_driver=True)
     else:
         ray.init(include_dashboard=False, logging_level=logging.WARNING, log_to_driver=True)
+    _check_capacity(rollout, learner, may_grow=bool(target))
+
+
+def _check_capacity(rollout: RolloutConfig, learner: LearnerConfig | None, may_grow: bool) -> None:
+    """Refuse to start actors for which the cluster is too small: Ray would wait for ever without a word."""
+    cpus, gpus = rollout.workers * rollout.cpus_per_worker, rollout.workers * rollout.gpus_per_worker
+    settings = "rollout.workers, rollout.cpus_per_worker or rollout.gpus_per_worker"
+    if learner is not None:
+        cpus, gpus = cpus + learner.ranks * learner.threads, gpus + learner.ranks * learner.gpus_per_rank
+        settings += ", learner.ranks, learner.threads or learner.gpus_per_rank"
+    has = ray.cluster_resources()
+    short = [
+        f"{wanted:g} {kind}s where the cluster has {has.get(kind, 0):g}"
+        for kind, wanted in (("CPU", cpus), ("GPU", gpus))
+        if wanted > has.get(kind, 0)
+    ]
+    if not short:
+        return
+    message = f"the actors need {' and '.join(short)}; lower {settings}, or join a larger cluster (ray_address)"
+    if not may_grow:
+        raise ConfigError(message)
+    logger.warning("%s. Waiting for nodes to join", message)
+
+
+async def bring_up(waits: Mapping[str, Awaitable[Any]], limit_s: float = _START_S) -> None:
+    """Wait for actors to be ready; says once a minute which are not.
+
+    Raises:
+        StarvationError: not all were ready within `limit_s` seconds.
+        Exception: whatever the first actor that failed raised.
+    """
+    names = {asyncio.ensure_future(wait): name for name, wait in waits.items()}
+    pending, started = set(names), time.monotonic()
+    try:
+        while pending:
+            done, pending = await asyncio.wait(pending, timeout=_NOTICE_S, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
+            if not pending:
+                return
+            free = ray.available_resources()
+            missing = (
+                f"{' and '.join(sorted(names[task] for task in pending))} not ready after "
+                f"{time.monotonic() - started:.0f} s; free in the cluster: {free.get('CPU', 0):g} CPUs, "
+                f"{free.get('GPU', 0):g} GPUs"
+            )
+            if time.monotonic() - started > limit_s:
+                raise StarvationError(f"{missing}. Give up: see `ray status` and the actors' logs")
+            logger.warning("%s", missing)
+    finally:
+        for task in pending:
+            task.cancel()
+
+
+async def _end(actors: Sequence[Any]) -> None:
+    closing = asyncio.gather(*(actor.close.remote() for actor in actors), return_exceptions=True)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(closing, _CLOSE_S)
+    for actor in actors:
+        ray.kill(actor)
 
 
 class RolloutPool:
@@ -78,9 +152,7 @@ class RolloutPool:
         return list(await asyncio.gather(*(getattr(actor, method).remote(*args) for actor in self.actors)))
 
     async def close(self) -> None:
-        await asyncio.gather(*(actor.close.remote() for actor in self.actors), return_exceptions=True)
-        for actor in self.actors:
-            ray.kill(actor)
+        await _end(self.actors)
 
 
 class RewardClient:
@@ -100,9 +172,7 @@ class RewardClient:
         return await self.actors[self._turn].score.remote(scoring)
 
     async def close(self) -> None:
-        await asyncio.gather(*(actor.close.remote() for actor in self.actors), return_exceptions=True)
-        for actor in self.actors:
-            ray.kill(actor)
+        await _end(self.actors)
 
 
 class LearnerGroup:
@@ -127,9 +197,11 @@ class LearnerGroup:
         await asyncio.gather(*refs)
         return refs[0]
 
-    async def set_probe(self, groups: Any) -> None:
-        """Give every rank the probe's groups, by reference."""
-        await self._all("set_probe", groups)
+    async def set_probe(self, groups: Any) -> Any:
+        """Give every rank the probe's groups, by reference; returns a reference to their logprobs."""
+        refs = [rank.set_probe.remote(groups) for rank in self.ranks]
+        await asyncio.gather(*refs)
+        return refs[0]
 
     async def train(self, shares: Sequence[Sequence[Any]]) -> tuple[dict[str, float], Any, Any]:
         """(metrics, reference to the new `WeightBundle`, reference to the probe's logprobs)."""
@@ -147,9 +219,7 @@ class LearnerGroup:
         return (await self._all("load", folder))[0]
 
     async def close(self) -> None:
-        await asyncio.gather(*(rank.close.remote() for rank in self.ranks), return_exceptions=True)
-        for rank in self.ranks:
-            ray.kill(rank)
+        await _end(self.ranks)
 
     async def _all(self, method: str, *args: Any) -> list[Any]:
         return list(await asyncio.gather(*(getattr(rank, method).remote(*args) for rank in self.ranks)))
@@ -166,9 +236,10 @@ async def scoring_actors(
     pool = RolloutPool(rollout, model, prompts, [dataset], on_bad)
     client: RewardClient | None = None
     try:
+        await bring_up({"rollout workers": pool.ready()})
         ids, _, answer_types = await pool.catalogue(dataset)
         client = RewardClient(rewards, answer_types)
-        await asyncio.gather(pool.ready(), client.ready())
+        await bring_up({"reward workers": client.ready()})
         yield pool, client, ids
     except Exception as exc:
         cause = describe_failure(exc)

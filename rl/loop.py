@@ -215,24 +215,9 @@ class Loop:
         row["sync/push_s"] = pushed - started
         row["sync/pause_s"] = max(t.pause_s for t in times)
         row["sync/apply_s"] = max(t.apply_s for t in times)
-        row |= await self._probe(step, probe)
+        row |= await compare_probe(self.pool, probe, step, self.config.probe.threshold)
         row |= self.io.rollout_activity(await self.pool.each("busy"), self.pool.names, step)
         self.io.step(step, row, self.ledger)
-
-    async def _probe(self, step: int, learner: Any) -> dict[str, float]:
-        results = await self.pool.each("probe", learner)
-        versions = {version for *_, version in results}
-        if versions != {step}:
-            raise SyncError(f"after the push of version {step} the engines serve {sorted(versions)}")
-        mean, largest = max(r[0] for r in results), max(r[1] for r in results)
-        limit = self.config.probe.threshold
-        if not mean <= limit:
-            raise DivergenceError(
-                f"after the push of version {step} engine and learner differ by {mean:.3g} nats a token on the probe "
-                f"(limit {limit:g}): the engine does not run the learner's weights; check dtypes, or raise "
-                "probe.threshold if the engine computes in a lower precision"
-            )
-        return {"probe/logprob_delta_mean": mean, "probe/logprob_delta_max": largest, "probe/threshold": limit}
 
     async def _at_step_end(self, step: int) -> None:
         """Evaluations and checkpoints that are due; both need the push to have arrived."""
@@ -275,3 +260,24 @@ class Loop:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None and not self._failed.done():
             self._failed.set_result(task.exception())
+
+
+async def compare_probe(pool: RolloutPool, learner: Any, version: int, limit: float) -> dict[str, float]:
+    """Compare every engine's logprobs of the probe with the learner's, a reference to float32 [tokens].
+
+    Raises:
+        SyncError: an engine serves another version.
+        DivergenceError: the mean |difference| of an engine exceeds `limit` nats a token.
+    """
+    results = await pool.each("probe", learner)
+    versions = {served for *_, served in results}
+    if versions != {version}:
+        raise SyncError(f"with version {version} pushed the engines serve {sorted(versions)}")
+    mean, largest = max(r[0] for r in results), max(r[1] for r in results)
+    if not mean <= limit:
+        raise DivergenceError(
+            f"at version {version} engine and learner differ by {mean:.3g} nats a token on the probe (limit "
+            f"{limit:g}): the engine does not run the learner's weights; check dtypes, or raise probe.threshold if "
+            "the engine computes in a lower precision"
+        )
+    return {"probe/logprob_delta_mean": mean, "probe/logprob_delta_max": largest, "probe/threshold": limit}

@@ -91,6 +91,8 @@ class RunIO:
         """Write learner and driver state to `checkpoints/step_N`; a torn write never has that name."""
         root = Path(self.config.out) / CHECKPOINTS
         final = (root / f"step_{step:06d}").absolute()
+        if final.exists():
+            return  # a run resumed at its last step: the checkpoint that it was restored from
         partial = final.with_suffix(".partial")
         if partial.exists():
             shutil.rmtree(partial)
@@ -101,12 +103,11 @@ class RunIO:
             "prompts": prompts.state_dict(),
             "ledger": ledger.state_dict(),
             "requeued": list(requeued),
+            "rows": self.tracker.mark(step),
         }
         start = time.time()
         await learner.save(str(partial))
         (partial / _STATE).write_text(json.dumps(state))
-        if final.exists():
-            shutil.rmtree(final)
         partial.rename(final)
         self.timeline("learner", "checkpoint", start, time.time(), step)
         for old in complete_checkpoints(Path(self.config.out))[: -self.config.checkpoint.keep]:
@@ -116,7 +117,7 @@ class RunIO:
 def complete_checkpoints(run: Path) -> list[Path]:
     """Checkpoint folders of a run, oldest first; half-written ones are not among them."""
     found = (run / CHECKPOINTS).glob("step_*")
-    return sorted(path for path in found if path.suffix != ".partial" and (path / _STATE).is_file())
+    return sorted(path for path in found if not path.suffix and (path / _STATE).is_file())
 
 
 def latest_checkpoint(run: Path) -> tuple[Path, dict[str, Any]]:

@@ -7,13 +7,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rl.cluster import LearnerGroup, RewardClient, RolloutPool, connect, describe_failure
+from rl.cluster import LearnerGroup, RewardClient, RolloutPool, bring_up, connect, describe_failure
 from rl.config.base import save_config
 from rl.config.train import TrainConfig
 from rl.data.store import OrderedPrompts
 from rl.errors import ConfigError
 from rl.ledger import Ledger
-from rl.loop import Loop
+from rl.loop import Loop, compare_probe
 from rl.metrics.console import RunTable
 from rl.metrics.report import write_report
 from rl.metrics.summary import build_summary
@@ -36,7 +36,7 @@ def run(config: TrainConfig, resume: bool = False) -> Path:
         raise ConfigError(f"{out} holds a run already; {remedy}, or set another `out`")
     found = latest_checkpoint(out) if resume else None
     save_config(config, out / "config.yaml")
-    connect(config.ray_address)
+    connect(config.ray_address, config.rollout, config.learner)
     asyncio.run(_run(config, found))
     build_summary(out)
     write_report(out)
@@ -50,13 +50,13 @@ async def _run(config: TrainConfig, found: tuple[Path, dict[str, Any]] | None) -
     pool = RolloutPool(config.rollout, config.model, config.data.prompts, datasets, config.data.on_bad_row)
     learner = LearnerGroup(config)
     rewards: RewardClient | None = None
-    tracker = Tracker.from_config(Path(config.out), config.tracker)
+    tracker = Tracker.from_config(Path(config.out), config.tracker, found[1]["rows"] if found else None)
     try:
-        await asyncio.gather(pool.ready(), learner.start())
+        await bring_up({"rollout workers": pool.ready(), "learner": learner.start()}, config.stall_timeout_s)
         catalogues = [await pool.catalogue(path) for path in datasets]
         ids = catalogues[0][0]
         rewards = RewardClient(config.rewards, sorted({name for catalogue in catalogues for name in catalogue[2]}))
-        await rewards.ready()
+        await bring_up({"reward workers": rewards.ready()}, config.stall_timeout_s)
         ledger, prompts = Ledger(tracker.fate), OrderedPrompts(ids, config.seed)
         with RunTable(config.steps) as table:
             io = RunIO(config, tracker, table, started)
@@ -64,17 +64,20 @@ async def _run(config: TrainConfig, found: tuple[Path, dict[str, Any]] | None) -
             if config.data.eval:
                 io.eval_ids = catalogues[1][0]
             version = await _restore(found, pool, learner, ledger, prompts)
-            await _make_probe(config, pool, learner, ids)
+            probe = await _make_probe(config, pool, learner, ids)
+            await compare_probe(pool, probe, version, config.probe.threshold)
             if version == 0:
                 await io.evaluate(pool, rewards, 0)
             requeued = found[1]["requeued"] if found else ()
             loop = Loop(config, pool, rewards, learner, prompts, ledger, io, version, ledger.in_flight, requeued)
             try:
                 await loop.run()
+                # What is still in flight would compete with the evaluation; it is on record, and a resume samples it.
+                await pool.each("abort", [admission.uid for admission in ledger.in_flight])
+                await io.evaluate(pool, rewards, config.steps)
+                await io.checkpoint(config.steps, learner, prompts, ledger, loop.requeued)
             finally:
                 ledger.finish()
-            await io.evaluate(pool, rewards, config.steps)
-            await io.checkpoint(config.steps, learner, prompts, ledger, loop.requeued)
     except Exception as exc:
         cause = describe_failure(exc)
         if cause is exc:
@@ -104,8 +107,11 @@ async def _restore(
     return version
 
 
-async def _make_probe(config: TrainConfig, pool: RolloutPool, learner: LearnerGroup, ids: tuple[str, ...]) -> None:
-    """Fix the sequences on which engine and learner are compared after each push: spread over the dataset."""
+async def _make_probe(config: TrainConfig, pool: RolloutPool, learner: LearnerGroup, ids: tuple[str, ...]) -> Any:
+    """Fix the sequences on which engine and learner are compared after each push: spread over the dataset.
+
+    Returns a reference to the learner's logprobs of them.
+    """
     count = min(config.probe.prompts, len(ids))
     chosen = [ids[i * len(ids) // count] for i in range(count)]
     # Scoring a sequence samples one token more, so a probe sequence must not fill the context.
@@ -118,4 +124,4 @@ async def _make_probe(config: TrainConfig, pool: RolloutPool, learner: LearnerGr
     groups = pool.actors[0].make_probe.remote(tasks)
     for actor in pool.actors[1:]:
         await actor.set_probe.remote(tasks, groups)
-    await learner.set_probe(groups)
+    return await learner.set_probe(groups)

@@ -34,7 +34,7 @@ def run(config: CurateConfig) -> Path:
     """
     out = Path(config.out)
     save_config(config, out / "config.yaml")
-    connect(config.ray_address)
+    connect(config.ray_address, config.rollout)
     attempts = asyncio.run(_attempts(config))
     candidates = [judge(a.sample_id, a.source, a.rewards, RIGHT, config.select) for a in attempts]
     _write_attempts(out / "attempts.parquet", attempts)

@@ -22,7 +22,7 @@ def check(config: EvalConfig) -> list[str]:
 def run(config: EvalConfig) -> Path:
     """Evaluate and print the table; returns the JSON file."""
     save_config(config, Path(config.out) / "config.yaml")
-    connect(config.ray_address)
+    connect(config.ray_address, config.rollout)
     result = asyncio.run(_evaluate(config))
     with Tracker(Path(config.out)) as tracker:
         path = tracker.eval(result)

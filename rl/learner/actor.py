@@ -72,7 +72,7 @@ class LearnerRank:
     def train(self, updates: list[UpdateShare]) -> tuple[dict[str, float], WeightBundle | None, np.ndarray | None]:
         """One step: its updates, then the new version. Returns metrics, the weights and the probe's logprobs.
 
-        Weights and logprobs are None on ranks other than 0; the metrics are the same on all.
+        The weights are None on ranks other than 0; metrics and logprobs are the same on all.
         """
         import ray
 

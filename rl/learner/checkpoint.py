@@ -30,6 +30,9 @@ def save(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, schedul
 def load(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, schedule: LambdaLR) -> int:
     """Restore in place, resharding if the number of ranks changed; returns the version. Collective.
 
+    Parameters, momenta and the place in the schedule come from the folder; rates, betas and weight decay stay those of
+    `optimizer` and `schedule`, so a run can be resumed with others.
+
     Raises:
         CheckpointError: the folder is missing, torn or of another model.
     """
@@ -46,9 +49,21 @@ def load(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, schedul
         dcp.load(state, checkpoint_id=str(folder))
     except (Exception, CheckpointException) as exc:  # torch derives the latter from BaseException
         raise CheckpointError(f"{folder} does not fit this run's model or optimiser: {exc}") from exc
+    settings = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     set_state_dict(policy, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
-    schedule.load_state_dict(state["schedule"])
+    for group, kept in zip(optimizer.param_groups, settings, strict=True):
+        group.update(kept)
+    _go_to(schedule, int(state["schedule"]["last_epoch"]))
     return int(state["version"])
+
+
+def _go_to(schedule: LambdaLR, updates: int) -> None:
+    """Put the schedule, and the rates it sets, where `updates` optimizer updates have led."""
+    schedule.last_epoch, schedule._step_count = updates, updates + 1
+    rates = [base * factor(updates) for base, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
+    for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    schedule._last_lr = rates
 
 
 def _schedule_state(schedule: LambdaLR) -> dict[str, Any]:

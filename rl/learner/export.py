@@ -15,14 +15,16 @@ _WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin")
 
 
 def checkpoint_tensors(policy: Policy) -> dict[str, torch.Tensor]:
-    """Gathered parameters under the names that Hugging Face checkpoints and inference engines use.
+    """Gathered parameters under the names that Hugging Face checkpoints and inference engines use; rank 0 gets them.
 
     transformers 5 renames some modules in memory; its own reverse mapping gives the names on disk. Tied copies are
-    left out, as in a checkpoint. Collective: all ranks call it.
+    left out, as in a checkpoint. Collective: all ranks call it, and those other than 0 get an empty mapping.
     """
     from transformers.core_model_loading import revert_weight_conversion
 
-    tensors = full_tensors(policy)
+    tensors = full_tensors(policy, to_host=True)
+    if not tensors:
+        return {}
     tied = getattr(policy.model, "_tied_weights_keys", None) or {}
     if policy.model.config.tie_word_embeddings:
         for name in list(tied):
@@ -46,6 +48,6 @@ def export_hf(policy: Policy, source: str | Path, out: str | Path) -> None:
             ):
                 shutil.copyfile(file, out / file.name)
         partial = out / "model.safetensors.partial"
-        save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, partial, metadata={"format": "pt"})
+        save_file({name: t.contiguous() for name, t in tensors.items()}, partial, metadata={"format": "pt"})
         partial.rename(out / "model.safetensors")
     dist.barrier()

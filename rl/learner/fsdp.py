@@ -133,12 +133,19 @@ def all_reduce_sum(values: Mapping[str, float], device: torch.device) -> dict[st
     return dict(zip(keys, tensor.tolist(), strict=True))
 
 
-def full_tensors(policy: nn.Module) -> dict[str, torch.Tensor]:
-    """Every parameter, gathered, under its name inside the Hugging Face model. Collective: all ranks call it."""
+def full_tensors(policy: nn.Module, to_host: bool = False) -> dict[str, torch.Tensor]:
+    """Every parameter, gathered, under its name inside the Hugging Face model. Collective: all ranks call it.
+
+    With `to_host` rank 0 gets them in host memory, the others nothing; one whole tensor at a time is on a device.
+    """
     model = policy.model
     assert isinstance(model, nn.Module)
+    rank = dist.get_rank() if dist.is_initialized() else 0
     result = {}
     for name, tensor in model.state_dict().items():
         full = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-        result[name] = full.detach()
+        if not to_host:
+            result[name] = full.detach()
+        elif rank == 0:
+            result[name] = full.detach().cpu()
     return result

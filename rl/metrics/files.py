@@ -18,6 +18,7 @@ Actors of the timeline: `learner`, `rollout-0`, ..., `reward`, `sync`. Phases: `
 
 Keys of a metrics row, flat, floats unless said otherwise:
 `step`, `version`, `time_s` (since the run began), `loss`, `reward/mean`, `reward/<source>`, `accuracy/<source>`,
+`graders/failed` (completions without a grade),
 `response/length_mean`, `response/length_max`, `response/truncated_fraction`, `entropy` (nats),
 `kl/behaviour` (k3 of behaviour against proximal, nats), `clip/fraction`, `grad_norm`, `lr`,
 `staleness/mean`, `staleness/max`, `staleness/hist` (a mapping of age to number of groups),
@@ -26,7 +27,7 @@ Keys of a metrics row, flat, floats unless said otherwise:
 `probe/logprob_delta_mean`, `probe/logprob_delta_max` (nats), `probe/threshold` (optional: the limit in force),
 `time/step_s`, `time/learner_busy_s`, `time/learner_wait_s`, `time/rollout_busy_fraction`,
 `sync/stage_s`, `sync/pause_s`, `sync/apply_s`, `tokens/trained`.
-A value that was not finite is stored as null. After a resume a step may stand twice; the later row counts.
+A value that was not finite is stored as null. A resume drops the rows of steps after its checkpoint.
 
 An evaluation: `{"step", "k", "temperature", "seed", "mean_at_<k>", "pass_at_<k>", "tasks": {source: {"mean_at_<k>",
 "pass_at_<k>", "count", "length_mean"}}, "examples": [{"id", "source", "problem", "answers", "images" (base64 files),

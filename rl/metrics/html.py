@@ -26,7 +26,7 @@ figcaption, .muted { color: #555; font-size: .9rem; }
 .bad { color: #a33e00; font-weight: 600; }
 .facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); gap: .8rem; margin: 1rem 0; }
 .facts div { background: #f6f8fa; padding: .6rem .8rem; border-radius: 6px; }
-.facts b { display: block; font-size: 1.25rem; } .facts span { color: #555; font-size: .85rem; }
+.facts b { display: block; font-size: 1.25rem; white-space: nowrap; } .facts span { color: #555; font-size: .85rem; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; font: 12.5px/1.45 ui-monospace, Menlo, Consolas, monospace;
       margin: 0; }
 details > pre { background: #f6f8fa; padding: .8rem; } summary { cursor: pointer; }

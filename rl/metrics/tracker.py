@@ -18,12 +18,13 @@ from typing import Any, Protocol, TextIO
 import yaml
 
 from rl.config.metrics import TrackerConfig, WandbConfig
-from rl.errors import ConfigError
+from rl.errors import CheckpointError, ConfigError
 from rl.metrics import files
 
 logger = logging.getLogger(__name__)
 
 PACKAGES = ("innovator-rl", "torch", "vllm", "sglang", "ray", "transformers", "deepspeed", "rdkit")
+ROW_FILES = (files.METRICS, files.TIMELINE, files.FATES_FILE)
 Value = float | int | None | Mapping[Any, float | int | None]
 
 
@@ -38,7 +39,8 @@ class _Sink(Protocol):
 class Tracker:
     """Writes the files of `rl.metrics.files` into one run folder. Rows are flushed as they come; safe across threads.
 
-    Opening a folder that already holds rows appends to them; a torn last line of an earlier run is cut off first.
+    Opening a folder that already holds rows appends to them; a torn last line of an earlier run is cut off first. With
+    `resume`, a `mark()` of that run, the rows written after it are dropped: the run makes those steps again.
     Nothing is written to TensorBoard or W&B that is not in the JSONL files as well.
 
     Example:
@@ -46,23 +48,51 @@ class Tracker:
             tracker.log(1, {"loss": 0.5, "staleness/hist": {0: 3, 1: 1}})
     """
 
-    def __init__(self, run_dir: Path, *, tensorboard: bool = False, wandb: WandbConfig | None = None) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        tensorboard: bool = False,
+        wandb: WandbConfig | None = None,
+        resume: Mapping[str, int] | None = None,
+    ) -> None:
         self.run_dir = Path(run_dir)
         self.run_dir.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._not_finite: Counter[str] = Counter()
         self._files: dict[str, TextIO] = {}
         self._sinks: list[_Sink] = []
+        if resume is not None:
+            self._rewind(resume)
         if tensorboard:
-            self._sinks.append(_TensorBoard(self.run_dir / files.TENSORBOARD))
+            purge = None if resume is None else resume["step"] + 1
+            self._sinks.append(_TensorBoard(self.run_dir / files.TENSORBOARD, purge))
         if wandb is not None:
             self._sinks.append(_Wandb(self.run_dir, wandb))
         if not (self.run_dir / files.ENVIRONMENT).exists():
             write_json(self.run_dir / files.ENVIRONMENT, environment())
 
     @classmethod
-    def from_config(cls, run_dir: Path, config: TrackerConfig) -> Tracker:
-        return cls(run_dir, tensorboard=config.tensorboard, wandb=config.wandb)
+    def from_config(cls, run_dir: Path, config: TrackerConfig, resume: Mapping[str, int] | None = None) -> Tracker:
+        return cls(run_dir, tensorboard=config.tensorboard, wandb=config.wandb, resume=resume)
+
+    def mark(self, step: int) -> dict[str, int]:
+        """Where the files stand: their sizes in bytes by name, and `step`. For `resume`."""
+        with self._lock:
+            paths = {name: self.run_dir / name for name in ROW_FILES}
+            return {"step": step} | {name: path.stat().st_size if path.exists() else 0 for name, path in paths.items()}
+
+    def _rewind(self, mark: Mapping[str, int]) -> None:
+        for name in ROW_FILES:
+            path = self.run_dir / name
+            size = path.stat().st_size if path.exists() else 0
+            if size < mark[name]:
+                raise CheckpointError(
+                    f"{path} has {size} bytes, fewer than the {mark[name]} it had at the checkpoint of step "
+                    f"{mark['step']}; put the file back, or start a new run from the checkpoint's `hf` folder"
+                )
+            if size > mark[name]:
+                os.truncate(path, mark[name])
 
     def log(self, step: int, row: Mapping[str, Value]) -> None:
         """Write one row of metrics. Values are numbers or mappings of numbers; NaN and inf become null, with a warning.
@@ -149,14 +179,14 @@ class Tracker:
 
 
 class _TensorBoard:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, purge_step: int | None) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as exc:
             raise ConfigError(
                 f"tensorboard=true needs the package `tensorboard` ({exc}); install it or set false"
             ) from exc
-        self._writer = SummaryWriter(log_dir=str(folder))
+        self._writer = SummaryWriter(log_dir=str(folder), purge_step=purge_step)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         for key, value in values.items():

@@ -43,7 +43,7 @@ class StepWindow:
                 row[f"reward/{source}"] = sum(values) / len(values)
                 row[f"accuracy/{source}"] = sum(value >= RIGHT for value in values) / len(values)
         failed = sum(reward is None for group in groups for reward in group.rewards)
-        return row | {"reward/failed_graders": float(failed)}
+        return row | {"graders/failed": float(failed)}
 
     @staticmethod
     def of_batch(batch: Sequence[ScoredGroup], version: int) -> dict[str, Any]:

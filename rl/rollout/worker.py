@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -140,6 +141,11 @@ class RolloutWorker:
     async def update_weights(self, bundle: WeightBundle) -> PushTimes:
         """Swap weights with requests in flight. The bundle has already reached this host when the call starts."""
         return await self.engine.update_weights(bundle)
+
+    async def abort(self, uids: Sequence[int]) -> None:
+        """Drop the training prompts among these that this worker has in flight; their `generate` raises EngineError."""
+        for uid in uids:
+            await self.engine.abort(f"train-{uid}")
 
     async def busy(self) -> list[tuple[float, float]]:
         """Unix (start, end) intervals in which the engine computed, since the last call."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from tests.integration.support import MAX_DELTA, PROMPTS, Paths, differences, re
 
 pytestmark = pytest.mark.timeout(180)
 
-STEPS, MORE, BOUND = 4, 6, 2
+STEPS, BROKEN, MORE, BOUND = 4, 2, 6, 2
 FINAL = ("trained", "filtered", "failed", "stale")
 
 
@@ -56,8 +57,6 @@ def finished(cluster: None, paths: Paths, tmp_path_factory: pytest.TempPathFacto
 @dataclass(frozen=True)
 class Resumed:
     folder: Folder
-    before: dict[str, Any]
-    """Summary of the run before it was resumed."""
     version: int
     weights: WeightBundle
     """What the learner held when it had been restored."""
@@ -65,8 +64,9 @@ class Resumed:
 
 @pytest.fixture(scope="module")
 def resumed(finished: Folder) -> Resumed:
-    """Two more steps."""
-    before = json.loads((finished.path / "summary.json").read_text())
+    """As if the run had been killed after its checkpoint of step 2: its last checkpoint is gone, its rows are not."""
+    path = finished.path.with_name("resumed")
+    shutil.copytree(finished.path, path, ignore=shutil.ignore_patterns(f"step_{STEPS:06d}"))
     restore, seen = train._restore, {}
 
     async def spy(found: Any, pool: Any, learner: Any, ledger: Any, prompts: Any) -> int:
@@ -74,11 +74,11 @@ def resumed(finished: Folder) -> Resumed:
         seen.update(version=version, weights=await (await learner.publish()))
         return version
 
-    config = finished.config.model_copy(update={"steps": MORE})
+    config = finished.config.model_copy(update={"steps": MORE, "out": str(path)})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "_restore", spy)
         train.run(config, resume=True)
-    return Resumed(Folder(finished.path, config), before, **seen)
+    return Resumed(Folder(path, config), **seen)
 
 
 def test_a_run_reports_what_it_did(finished: Folder) -> None:
@@ -116,31 +116,32 @@ def test_a_finished_run_is_not_overwritten(finished: Folder) -> None:
         train.run(finished.config)
 
 
-def test_resuming_goes_on(resumed: Resumed) -> None:
+def test_resuming_goes_on(finished: Folder, resumed: Resumed) -> None:
     folder, size = resumed.folder, resumed.folder.config.algo.prompts_per_step
-    assert resumed.version == STEPS
+    assert resumed.version == BROKEN
     assert [row["step"] for row in read_metrics(folder.path).rows] == list(range(1, MORE + 1))
     assert [result.step for result in read_evals(folder.path)] == [0, 2, 4, 6]
     raw = folder.lines("fates.jsonl")
-    final = [row["uid"] for row in raw if row["fate"] in FINAL]
-    assert len(final) == len(set(final))  # what was in flight at the break ended once, later
+    assert [row["step"] for row in folder.lines("metrics.jsonl")] == list(range(1, MORE + 1))  # none stands twice
     fates = json.loads((folder.path / "summary.json").read_text())["fates"]
-    assert sorted(row.uid for row in read_fates(folder.path).rows) == list(range(fates["admitted"]))
+    assert sorted(row["uid"] for row in raw) == list(range(fates["admitted"]))
+    assert len(read_fates(folder.path).rows) == len(raw)
     assert fates["admitted"] == sum(fates[fate] for fate in (*FINAL, "in_flight"))
     assert fates["trained"] == MORE * size
-    assert fates["admitted"] >= resumed.before["fates"]["admitted"] + 2 * size - resumed.before["fates"]["in_flight"]
     # Prompts that were in flight at the break keep the version at which they were admitted, and are first in line.
-    waiting = {row["uid"] for row in raw if row["fate"] == "in_flight"}
+    state = json.loads((finished.path / "checkpoints" / f"step_{BROKEN:06d}" / "driver.json").read_text())
+    waiting = {row["uid"]: row["admitted_version"] for row in state["ledger"]["open"]}
     assert waiting
-    assert waiting & set(final)
+    ended = {row["uid"]: row["admitted_version"] for row in raw if row["fate"] in FINAL}
+    assert waiting.items() <= ended.items()
 
 
-def test_the_weights_at_resumption_are_those_saved(resumed: Resumed) -> None:
+def test_the_weights_at_resumption_are_those_saved(finished: Folder, resumed: Resumed) -> None:
     from safetensors.torch import load_file
 
-    saved = load_file(resumed.folder.hf(STEPS) / "model.safetensors")
+    saved = load_file(finished.hf(BROKEN) / "model.safetensors")
     restored = unpack(resumed.weights)
-    assert resumed.weights.version == STEPS
+    assert resumed.weights.version == BROKEN
     assert saved.keys() == restored.keys()
     assert all(torch.equal(saved[name], tensor) for name, tensor in restored.items())
     later = load_file(resumed.folder.hf(MORE) / "model.safetensors")
@@ -148,12 +149,12 @@ def test_the_weights_at_resumption_are_those_saved(resumed: Resumed) -> None:
 
 
 def test_the_export_is_a_hugging_face_model(
-    resumed: Resumed, paths: Paths, shared_engine: VllmEngine, prompts: list[EncodedPrompt]
+    finished: Folder, resumed: Resumed, paths: Paths, shared_engine: VllmEngine, prompts: list[EncodedPrompt]
 ) -> None:
     """Plain transformers, from the export alone, gives the logprobs of an engine that was pushed those weights."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    folder = resumed.folder.hf(STEPS)
+    folder = finished.hf(BROKEN)
     model, info = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     assert not any(info[problem] for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     processor, tokenizer = AutoProcessor.from_pretrained(folder), PromptEncoder(folder, PROMPTS).tokenizer

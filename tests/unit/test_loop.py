@@ -201,7 +201,7 @@ async def test_failing_prompts_in_a_row_are_starvation(tmp_path, monkeypatch):
 async def test_engine_and_learner_that_disagree_stop_the_run(tmp_path):
     run = FakeRun(str(tmp_path))
     run.probe = lambda version: (2e-6 if version == 1 else 3e-3, 1e-2, version)
-    with pytest.raises(DivergenceError, match=r"push of version 2 .* 0\.003 nats .*limit 0\.0001"):
+    with pytest.raises(DivergenceError, match=r"at version 2 .* 0\.003 nats .*limit 0\.0001"):
         await complete(run)
     assert [row["probe/logprob_delta_mean"] for row in run.rows] == [2e-6]
 
@@ -216,7 +216,7 @@ async def test_a_probe_that_is_not_a_number_stops_the_run(tmp_path):
 async def test_an_engine_on_another_version_stops_the_run(tmp_path):
     run = FakeRun(str(tmp_path))
     run.probe = lambda version: (0.0, 0.0, version - 1)
-    with pytest.raises(SyncError, match=r"version 1 the engines serve \[0\]"):
+    with pytest.raises(SyncError, match=r"with version 1 pushed the engines serve \[0\]"):
         await complete(run)
 
 

@@ -25,7 +25,7 @@ def test_rewards_accuracies_and_lengths_by_hand():
             "accuracy/chart": 2 / 3,
             "reward/count": 0.0,
             "accuracy/count": 0.0,
-            "reward/failed_graders": 1.0,
+            "graders/failed": 1.0,
         }
     )
     assert window.drain() == {}, "a second call starts anew"
@@ -36,7 +36,7 @@ def test_a_source_whose_graders_all_failed_has_no_mean():
     window.finished(make_group(0, (None, None), source="chart"))
     row = window.drain()
     assert "reward/mean" not in row and "reward/chart" not in row
-    assert row["reward/failed_graders"] == 2.0
+    assert row["graders/failed"] == 2.0
 
 
 def test_ages_of_a_batch():

@@ -137,6 +137,28 @@ def test_a_restored_run_makes_the_same_next_step(tmp_path, name):
         assert torch.equal(got[key], tensor), key
 
 
+def test_a_resumed_run_takes_the_rates_of_its_new_config(tmp_path):
+    first = text_policy()
+    optimizer, schedule = prepare(first)
+    samples = text_samples(first)
+    for _ in range(3):
+        optimizer_step(first, optimizer, schedule, cut(samples, [range(7)]), gspo_loss(7), clip_norm=1.0)
+    checkpoint.save(tmp_path / "state", first, optimizer, schedule, version=3)
+    second = text_policy(1)
+    shard(second, FSDPConfig(), torch.device("cpu"))
+    changes = {"lr": 0.5, "betas": (0.5, 0.75), "weight_decay": 0.0, "warmup_steps": 4}
+    optimizer, schedule = make_optimizer(second, OPTIMIZER.model_copy(update=changes), 10)
+    assert checkpoint.load(tmp_path / "state", second, optimizer, schedule) == 3
+    # Three updates made, so the fourth comes next: (3 + 1) / 4 of the new rate.
+    assert schedule.get_last_lr() == [0.5]
+    for group in optimizer.param_groups:
+        assert (group["lr"], group["betas"], group["weight_decay"]) == (0.5, (0.5, 0.75), 0.0)
+    schedule.step()
+    assert schedule.get_last_lr()[0] == pytest.approx(0.5)  # update 4 of 10: the linear decay begins at full rate
+    schedule.step()
+    assert schedule.get_last_lr()[0] == pytest.approx(0.5 * 5 / 6)
+
+
 def test_a_missing_or_foreign_checkpoint_says_so(tmp_path):
     policy = text_policy()
     optimizer, schedule = prepare(policy)

@@ -9,7 +9,7 @@ import pytest
 
 from rl.config.base import parse_config
 from rl.config.metrics import TrackerConfig, WandbConfig
-from rl.errors import ConfigError, DataError
+from rl.errors import CheckpointError, ConfigError, DataError
 from rl.metrics import files
 from rl.metrics.tracker import Tracker, flatten
 
@@ -47,6 +47,34 @@ def test_a_resumed_run_appends_and_cuts_off_a_torn_line(tmp_path: Path) -> None:
     with Tracker(tmp_path) as tracker:
         tracker.log(2, {"loss": 3.0})
     assert files.read_metrics(tmp_path) == files.Table(({"loss": 1.0, "step": 1}, {"loss": 3.0, "step": 2}))
+
+
+def test_a_resumed_run_drops_what_was_written_after_its_checkpoint(tmp_path: Path) -> None:
+    def fate(uid: int, fate: str) -> dict[str, object]:
+        return {"uid": uid, "sample_id": "s", "fate": fate}
+
+    with Tracker(tmp_path) as tracker:
+        tracker.log(1, {"loss": 1.0})
+        tracker.fate(fate(0, "trained"))
+        mark = tracker.mark(1)
+        tracker.log(2, {"loss": 2.0})
+        tracker.fate(fate(1, "trained"))
+        tracker.timeline("learner", "train", 0.0, 1.0, 2)
+    with Tracker(tmp_path, resume=mark) as tracker:
+        tracker.log(2, {"loss": 3.0})
+        tracker.fate(fate(1, "filtered"))
+    assert [row["loss"] for row in files.read_metrics(tmp_path).rows] == [1.0, 3.0]
+    assert [(row.uid, row.fate) for row in files.read_fates(tmp_path).rows] == [(0, "trained"), (1, "filtered")]
+    assert files.read_timeline(tmp_path).rows == ()
+
+
+def test_rows_that_are_gone_are_an_error_at_resumption(tmp_path: Path) -> None:
+    with Tracker(tmp_path) as tracker:
+        tracker.log(1, {"loss": 1.0})
+        mark = tracker.mark(1)
+    (tmp_path / "metrics.jsonl").write_text("")
+    with pytest.raises(CheckpointError, match=r"has 0 bytes, fewer than the \d+ it had at the checkpoint of step 1"):
+        Tracker(tmp_path, resume=mark)
 
 
 def test_a_row_of_another_step_is_refused(tmp_path: Path) -> None:

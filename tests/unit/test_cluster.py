@@ -1,0 +1,55 @@
+"""Bringing actors up: what does not fit, what takes too long, what fails. Ray's view of the cluster is replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+import rl.cluster
+from rl.config.learner import LearnerConfig
+from rl.config.rollout import RolloutConfig
+from rl.errors import ConfigError, EngineDeadError, StarvationError
+
+
+@pytest.fixture(autouse=True)
+def small_cluster(monkeypatch):
+    monkeypatch.setattr(rl.cluster.ray, "cluster_resources", lambda: {"CPU": 2.0})
+    monkeypatch.setattr(rl.cluster.ray, "available_resources", lambda: {"CPU": 1.0})
+
+
+def test_actors_that_fit_are_let_through():
+    rl.cluster._check_capacity(RolloutConfig(workers=1), LearnerConfig(ranks=1, threads=1), may_grow=False)
+
+
+def test_a_machine_that_is_too_small_is_refused_with_what_to_set():
+    rollout, learner = RolloutConfig(workers=2, gpus_per_worker=1), LearnerConfig(ranks=1, threads=1)
+    with pytest.raises(
+        ConfigError,
+        match=r"need 3 CPUs where the cluster has 2 and 2 GPUs where the cluster has 0; lower rollout\.workers",
+    ):
+        rl.cluster._check_capacity(rollout, learner, may_grow=False)
+
+
+def test_a_cluster_that_may_grow_is_waited_for(caplog):
+    with caplog.at_level(logging.WARNING):
+        rl.cluster._check_capacity(RolloutConfig(workers=3), None, may_grow=True)
+    assert "need 3 CPUs where the cluster has 2" in caplog.text and "Waiting for nodes" in caplog.text
+
+
+async def test_a_start_that_takes_long_names_what_it_waits_for(monkeypatch, caplog):
+    monkeypatch.setattr(rl.cluster, "_NOTICE_S", 0.01)
+    never = asyncio.Event()
+    with caplog.at_level(logging.WARNING), pytest.raises(StarvationError, match=r"learner not ready after .* 1 CPUs"):
+        await rl.cluster.bring_up({"learner": never.wait(), "rollout workers": asyncio.sleep(0)}, limit_s=0.05)
+    assert "learner not ready" in caplog.text and "rollout workers" not in caplog.text
+
+
+async def test_the_first_failure_ends_the_wait():
+    async def die() -> None:
+        raise EngineDeadError("gone")
+
+    never = asyncio.Event()
+    with pytest.raises(EngineDeadError, match="gone"):
+        await rl.cluster.bring_up({"learner": never.wait(), "rollout workers": die()})
