@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rewards import esmiles, extract, registry
     from rewards.base import RewardResult, UnknownVerifier, Verifier
+    from rewards.plugins import PluginError
     from rewards.pool import RewardPool
     from rewards.registry import score
     from rewards.remote import RemotePool
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "PluginError",
     "RemotePool",
     "Request",
     "RewardPool",
@@ -38,6 +40,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "PluginError": "rewards.plugins",
     "RemotePool": "rewards.remote",
     "Request": "rewards.request",
     "RewardPool": "rewards.pool",

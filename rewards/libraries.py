@@ -13,15 +13,22 @@ from rewards import plugins
 DISTRIBUTION = "innovator-rewards"
 
 EXTRAS: dict[str, str] = {
+    "PIL": "markup",
     "fastapi": "serve",
     "httpx": "client",
+    "latex2sympy2_extended": "math",
+    "lxml": "markup",
     "math_verify": "math",
+    "mpmath": "math",
+    "numpy": "markup",
     "prometheus_client": "serve",
     "pyarrow": "parquet",
-    "pydantic": "serve",
     "rapidfuzz": "text",
     "rdkit": "chem",
+    "reasoning_gym": "reasoning-gym",
+    "resvg_py": "markup",
     "scipy": "boxes",
+    "starlette": "serve",
     "sympy": "math",
     "uvicorn": "serve",
 }

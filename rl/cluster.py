@@ -19,7 +19,7 @@ from rl.config.rollout import RewardConfig, RolloutConfig
 from rl.config.train import TrainConfig
 from rl.errors import ConfigError, DataError, EngineDeadError, EngineError, StarvationError
 from rl.learner.actor import LearnerRank
-from rl.rewarding import RewardWorker
+from rl.rewarding import RewardWorker, carry
 from rl.rollout.vllm_engine import engine_environment
 from rl.rollout.worker import PromptTask, RolloutWorker
 
@@ -160,7 +160,8 @@ class RewardClient:
 
     def __init__(self, config: RewardConfig, answer_types: Sequence[str]) -> None:
         actor = ray.remote(RewardWorker).options(num_cpus=0, max_concurrency=_ACTOR_CONCURRENCY)
-        self.actors: list[Any] = [actor.remote(config, tuple(answer_types)) for _ in range(config.workers)]
+        given = (config, tuple(answer_types), carry(config))
+        self.actors: list[Any] = [actor.remote(*given) for _ in range(config.workers)]
         self._turn = 0
 
     async def ready(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from rl.cluster import LearnerGroup, RewardClient, RolloutPool, bring_up, connect, describe_failure
 from rl.config.base import save_config
 from rl.config.train import TrainConfig
+from rl.data.containers import answer_types
 from rl.data.store import OrderedPrompts
 from rl.errors import ConfigError
 from rl.ledger import Ledger
@@ -18,6 +19,7 @@ from rl.metrics.console import RunTable
 from rl.metrics.report import write_report
 from rl.metrics.summary import build_summary
 from rl.metrics.tracker import Tracker
+from rl.rewarding import problems
 from rl.rollout.worker import PromptTask
 from rl.run_io import RunIO, complete_checkpoints, latest_checkpoint
 
@@ -25,7 +27,8 @@ from rl.run_io import RunIO, complete_checkpoints, latest_checkpoint
 def check(config: TrainConfig) -> list[str]:
     """Problems that would stop `run`, for --dry-run."""
     wanted = {"model": config.model, "data.train": config.data.train, "data.eval": config.data.eval}
-    return [f"{key} {value} does not exist" for key, value in wanted.items() if value and not Path(value).exists()]
+    found = [f"{key} {value} does not exist" for key, value in wanted.items() if value and not Path(value).exists()]
+    return found + problems(config.rewards, answer_types((config.data.train, config.data.eval)))
 
 
 def run(config: TrainConfig, resume: bool = False) -> Path:
