@@ -85,26 +85,37 @@ def score_file(pool: Pool, source: Path, target: Path, columns: Columns) -> Summ
     Raises:
         UsageError: the file can't be read, or a row lacks what is needed.
     """
-    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
     rows, total = open_rows(source)
     summary = Summary()
     beside = target.with_name(target.name + ".partial")
     target.parent.mkdir(parents=True, exist_ok=True)
-    progress = Progress(TextColumn("graded"), MofNCompleteColumn(), TimeElapsedColumn(), console=_stderr())
-    numbered = enumerate(rows)
-    with progress, beside.open("w", encoding="utf-8") as file:
-        task = progress.add_task("", total=total)
-        while chunk := list(islice(numbered, CHUNK)):
-            requests = [columns.request(row, f"{source}, row {number}") for number, row in chunk]
-            for (number, row), request, result in zip(chunk, requests, pool.score_many(requests), strict=True):
+    try:
+        with beside.open("w", encoding="utf-8") as file:
+            for number, row, request, result in _graded(pool, rows, total, source, columns):
                 kept = {name: row.get(name) for name in columns.keep}
                 line = {"row": number, **kept, "answer_type": request.answer_type, **asdict(result)}
                 file.write(json.dumps(line) + "\n")
                 summary.add(request.answer_type, result)
-            progress.advance(task, len(chunk))
-    os.replace(beside, target)
+        os.replace(beside, target)
+    finally:
+        beside.unlink(missing_ok=True)
     return summary
+
+
+def _graded(
+    pool: Pool, rows: Iterator[Mapping[str, Any]], total: int | None, source: Path, columns: Columns
+) -> Iterator[tuple[int, Mapping[str, Any], Request, RewardResult]]:
+    """Rows with their results, some at a time, under a progress line."""
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    numbered = enumerate(rows)
+    with Progress(TextColumn("graded"), MofNCompleteColumn(), TimeElapsedColumn(), console=_stderr()) as progress:
+        task = progress.add_task("", total=total)
+        while chunk := list(islice(numbered, CHUNK)):
+            requests = [columns.request(row, f"{source}, row {number}") for number, row in chunk]
+            for (number, row), request, result in zip(chunk, requests, pool.score_many(requests), strict=True):
+                yield number, row, request, result
+            progress.advance(task, len(chunk))
 
 
 def open_rows(path: Path) -> tuple[Iterator[Mapping[str, Any]], int | None]:
