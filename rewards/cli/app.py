@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -19,6 +20,7 @@ USAGE_ERROR = 2
 TRACEBACK = "REWARDS_TRACEBACK"
 """Environment variable: 1 shows where an error comes from."""
 TOKEN = "REWARDS_TOKEN"
+Made = TypeVar("Made")
 
 Plugins = Annotated[
     list[str] | None,
@@ -211,7 +213,7 @@ def parse_plugins(items: list[str] | None) -> dict[str, str]:
     return plugins
 
 
-def _made(kind: type, **settings: object):  # type: ignore[no-untyped-def]
+def _made(kind: Callable[..., Made], **settings: Any) -> Made:
     """An object of settings that were typed; a value out of range is the user's to mend."""
     try:
         return kind(**settings)

@@ -20,19 +20,21 @@ class Metrics:
 
     def __init__(self, load: Load) -> None:
         self._registry = CollectorRegistry()
-        home = {"registry": self._registry}
-        self._requests = Counter("rewards_http_requests", "HTTP requests answered.", ["path", "status"], **home)
+        home = self._registry
+        self._requests = Counter("rewards_http_requests", "HTTP requests answered.", ["path", "status"], registry=home)
         self._seconds = Histogram(
-            "rewards_http_request_seconds", "From headers to response.", ["path"], buckets=SECONDS, **home
+            "rewards_http_request_seconds", "From headers to response.", ["path"], buckets=SECONDS, registry=home
         )
-        self._results = Counter("rewards_results", "Completions graded.", ["answer_type", "status"], **home)
-        self._hung_up = Counter("rewards_clients_hung_up", "Requests whose client left before the answer.", **home)
+        self._results = Counter("rewards_results", "Completions graded.", ["answer_type", "status"], registry=home)
+        self._hung_up = Counter(
+            "rewards_clients_hung_up", "Requests whose client left before the answer.", registry=home
+        )
         for name, help_text, read in (
             ("rewards_completions_in_flight", "Completions admitted and not yet graded.", lambda: load.completions),
             ("rewards_body_bytes_held", "Bytes of bodies being read or graded.", lambda: load.held_bytes),
             ("rewards_draining", "1 while the service shuts down.", lambda: load.draining),
         ):
-            Gauge(name, help_text, **home).set_function(read)
+            Gauge(name, help_text, registry=home).set_function(read)
 
     def request(self, path: str, status: int, seconds: float) -> None:
         known = path if path in PATHS else "other"
