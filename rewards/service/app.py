@@ -54,13 +54,7 @@ def create_app(settings: ServiceSettings, pool: Pool, load: Load) -> Gate:
         description="Grades completions of language models in processes that can be killed.",
     )
     metrics = Metrics(load)
-    info = VerifiersResponse(
-        verifiers=[
-            VerifierInfo(name=item.name, origin=item.origin, missing=list(item.missing))
-            for item in listing(settings.plugins)
-        ],
-        limits=Limits(max_batch=settings.max_batch, max_body_bytes=settings.max_body_bytes),
-    )
+    info = _info(settings)
     health = _Health(load)
 
     async def grade(wanted: Sequence[ScoreRequest]) -> list[ScoreResponse]:
@@ -101,6 +95,16 @@ def create_app(settings: ServiceSettings, pool: Pool, load: Load) -> Gate:
 
     _handle_errors(app)
     return Gate(app, settings, load, metrics)
+
+
+def _info(settings: ServiceSettings) -> VerifiersResponse:
+    return VerifiersResponse(
+        verifiers=[
+            VerifierInfo(name=item.name, origin=item.origin, missing=list(item.missing))
+            for item in listing(settings.plugins)
+        ],
+        limits=Limits(max_batch=settings.max_batch, max_body_bytes=settings.max_body_bytes),
+    )
 
 
 class _Health:
