@@ -109,7 +109,12 @@ def pool_round(pool: RewardPool, items: Sequence[Triple]) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     single = timed(lambda request: pool.score_many([request]), requests[: len(requests) // 4])
     statuses = {status: sum(r.status == status for r in results) for status in {r.status for r in results}}
-    return {"per_s": len(requests) / seconds, "p50_ms": single["p50_ms"], "p99_ms": single["p99_ms"], "status": statuses}
+    return {
+        "per_s": len(requests) / seconds,
+        "p50_ms": single["p50_ms"],
+        "p99_ms": single["p99_ms"],
+        "status": statuses,
+    }
 
 
 def poison_round(pool: RewardPool, clean: Sequence[Triple], seed: int) -> dict[str, Any]:
@@ -172,9 +177,7 @@ def summary(
 ) -> dict[str, Any]:
     """Medians over rounds; ratios are medians of each round's own ratio."""
     median = {
-        name: {
-            key: round(statistics.median(r[key] for r in results), 3) for key in ("per_s", "p50_ms", "p99_ms")
-        }
+        name: {key: round(statistics.median(r[key] for r in results), 3) for key in ("per_s", "p50_ms", "p99_ms")}
         for name, results in rounds.items()
     }
     ratios = {

@@ -4,8 +4,9 @@
     >>> rewards.score("<think>2 + 2</think><answer>4</answer>", "4", "number").value
     1.0
 
-`score` grades in this process; `RewardPool` grades in worker processes that can be killed. Importing this package loads
-neither a verifier nor its libraries: the names below are resolved at first use.
+`score` grades in this process; `RewardPool` grades in worker processes that can be killed; `RemotePool` asks a service
+that does so elsewhere. Importing this package loads neither a verifier nor its libraries: the names below are resolved
+at first use.
 """
 
 from __future__ import annotations
@@ -18,14 +19,20 @@ if TYPE_CHECKING:
     from rewards.base import RewardResult, UnknownVerifier, Verifier
     from rewards.judge import JudgeConfig, JudgePool
     from rewards.mixture import Mixture
+    from rewards.plugins import PluginError
     from rewards.pool import RewardPool
     from rewards.registry import score
+    from rewards.remote import RemotePool
     from rewards.request import Request
+
+__version__ = "0.1.0"
 
 __all__ = [
     "JudgeConfig",
     "JudgePool",
     "Mixture",
+    "PluginError",
+    "RemotePool",
     "Request",
     "RewardPool",
     "RewardResult",
@@ -41,6 +48,8 @@ _HOMES = {
     "JudgeConfig": "rewards.judge",
     "JudgePool": "rewards.judge",
     "Mixture": "rewards.mixture",
+    "PluginError": "rewards.plugins",
+    "RemotePool": "rewards.remote",
     "Request": "rewards.request",
     "RewardPool": "rewards.pool",
     "RewardResult": "rewards.base",

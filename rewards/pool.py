@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
+from rewards import plugins as plugin_files
 from rewards import registry
 from rewards.base import RewardResult, failed
 from rewards.request import Request
@@ -74,15 +75,17 @@ class RewardPool:
         timeout_s: seconds that one request may take, from the moment its worker turns to it.
         timeouts: other seconds for some answer types, over those of `SLOW`, which hold unless named here.
         memory_mb: address space of a worker in MiB. Beyond it a request ends as `error`.
-        preload: answer types whose verifiers are imported before the first request. Default: every built-in one whose
-            libraries are installed. Plug-ins are always imported.
-        plugins: further verifiers, answer type -> "module:attribute"; they may replace built-in ones.
+        preload: answer types whose verifiers are imported before the first request. Default: every built-in one and
+            every installed plug-in whose libraries are installed. Those of `plugins` are always imported.
+        plugins: further verifiers, answer type -> "module:attribute" or "path/to/file.py" (see `rewards.plugins`);
+            they may replace built-in ones.
 
     The constructor returns when the verifiers are imported (about a second) and the workers can be forked.
 
     Raises:
         ValueError: an argument out of range.
         UnknownVerifier: `preload` names an answer type without a verifier.
+        PluginError: a plug-in's file does not exist, or installed plug-ins claim one name.
         PoolError: the workers can't be started; the message holds the verifier and its error.
     """
 
@@ -103,13 +106,13 @@ class RewardPool:
                 raise ValueError(f"{name} is {seconds}; set seconds per request, above 0 and below 3600")
         if memory_mb < MIN_MEMORY_MB:
             raise ValueError(f"memory_mb is {memory_mb}; the libraries alone need {MIN_MEMORY_MB}, set more")
-        self._plugins = dict(plugins or {})
+        self._plugins = {name: plugin_files.absolute(target) for name, target in (plugins or {}).items()}
         self._timeout_s = timeout_s
         self._workers = workers
         self._timeouts = {**SLOW, **(timeouts or {})}
         named = [*(preload or ()), *self._plugins]
         registry.check_names([*named, *(timeouts or {})], self._plugins)
-        optional = sorted(registry.VERIFIERS) if preload is None else []
+        optional = sorted(registry.names(self._plugins)) if preload is None else []
         self._template = Template(WorkerSetup(memory_mb, self._plugins, named, optional))
         self._queue: deque[_Item] = deque()
         self._ready = threading.Condition()

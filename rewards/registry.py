@@ -6,13 +6,13 @@ No isolation here: a verifier that hangs or crashes takes the caller along. `rew
 from __future__ import annotations
 
 import difflib
-import functools
-import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rewards import plugins as plugin_files
 from rewards.base import RewardResult, UnknownVerifier, Verifier, failed
 from rewards.extract import is_well_formed
+from rewards.libraries import missing_library
 
 VERIFIERS: dict[str, str] = {
     "any": "rewards.verifiers.string:verify",
@@ -42,18 +42,47 @@ VERIFIERS: dict[str, str] = {
 
 
 def resolve(name: str, plugins: Mapping[str, str] | None = None) -> str:
-    """The "module:attribute" that scores an answer type; nothing is imported.
+    """The reference of the verifier that scores an answer type; nothing is imported.
+
+    A plug-in named in `plugins` comes first: who starts a run may replace a built-in verifier, an installed package
+    may not. See `rewards.plugins` for the forms of a reference.
 
     Raises:
         UnknownVerifier: the name is not known.
+        PluginError: installed packages claim one name twice, or that of a built-in verifier.
     """
     target = (plugins or {}).get(name) or VERIFIERS.get(name)
     if target is not None:
         return target
-    known = sorted({*VERIFIERS, *(plugins or {})})
+    if plugin_files.is_reference(str(name)):
+        raise UnknownVerifier(
+            f"answer type {str(name)[:200]!r} says where code is; a data set names an answer type only. Name the "
+            "verifier in `plugins`: {your-name: " + str(name)[:200] + "}, and use your-name as the answer type"
+        )
+    known = names(plugins)
+    if name in known:
+        return known[name]
+    listed = ", ".join(sorted(known))
     near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
-    raise UnknownVerifier(f"answer type {name!r} is not known; {hint}known: {', '.join(known)}")
+    raise UnknownVerifier(f"answer type {str(name)[:200]!r} is not known; {hint}known: {listed}")
+
+
+def names(plugins: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Every known answer type -> reference: built-in ones, installed plug-ins, and those given.
+
+    Raises:
+        PluginError: as `resolve`.
+    """
+    found = plugin_files.entry_points(decided=(plugins or {}))
+    clash = sorted(found.keys() & VERIFIERS.keys())
+    if clash:
+        owner = ", ".join(plugin_files.installed()[clash[0]].values())
+        raise plugin_files.PluginError(
+            f"the package {owner} claims the answer type {clash[0]!r}, which is built in; uninstall it, or say in the "
+            f"config which one you mean: plugins: {{{clash[0]}: module:attribute}}"
+        )
+    return {**VERIFIERS, **found, **(plugins or {})}
 
 
 def check_names(names: Iterable[str], plugins: Mapping[str, str] | None = None) -> None:
@@ -67,18 +96,27 @@ def load(name: str, plugins: Mapping[str, str] | None = None) -> Verifier:
 
     Raises:
         UnknownVerifier: see `resolve`.
-        ImportError: the verifier's module or one of its libraries is missing.
+        PluginError: see `rewards.plugins.load`.
+        ImportError: the verifier's module or one of its libraries is missing; the message names the extra.
     """
-    return _import_target(resolve(name, plugins))
+    target = resolve(name, plugins)
+    try:
+        return plugin_files.load(target)
+    except ModuleNotFoundError as exc:
+        raise _explained(exc, name, target) from exc
 
 
 def warm_up(name: str, plugins: Mapping[str, str] | None = None) -> None:
     """Import a verifier and, where its module has a `warm_up()`, the libraries that it loads at first use."""
+    load(name, plugins)
     target = resolve(name, plugins)
-    _import_target(target)
-    hook = getattr(importlib.import_module(target.partition(":")[0]), "warm_up", None)
-    if hook is not None:
+    hook = getattr(plugin_files.module_of(target), "warm_up", None)
+    if hook is None:
+        return
+    try:
         hook()
+    except ModuleNotFoundError as exc:
+        raise _explained(exc, name, target) from exc
 
 
 def score(
@@ -97,7 +135,8 @@ def score(
 
     Raises:
         UnknownVerifier: no verifier for `answer_type`.
-        ImportError: the verifier's libraries are not installed.
+        PluginError: its plug-in can't be loaded.
+        ImportError: the verifier's libraries are not installed; the message names the extra.
     """
     verifier = load(answer_type, plugins)
     golds = [answer] if isinstance(answer, str) else list(answer)
@@ -130,6 +169,8 @@ def _call(
 ) -> RewardResult:
     try:
         result = verifier(completion, gold, prompt=prompt, sample=sample)
+    except ModuleNotFoundError as exc:  # loaded at first use: nothing of this type can be graded here
+        raise missing_library(exc, f"the verifier {answer_type!r}") from exc
     except Exception as exc:  # the boundary to verifier code: its failure is data, and never a wrong answer
         return failed("error", f"{answer_type}: {type(exc).__name__}: {exc!s:.300}")
     if not isinstance(result, RewardResult):
@@ -150,13 +191,9 @@ def _rank(result: RewardResult) -> tuple[int, float]:
     return (1, 0.0) if result.value is not None else (0, 0.0)
 
 
-@functools.cache
-def _import_target(target: str) -> Verifier:
-    module, sep, attribute = target.partition(":")
-    if not sep or not module or not attribute:
-        raise UnknownVerifier(f"verifier {target!r} is not of the form module:attribute")
-    loaded = getattr(importlib.import_module(module), attribute, None)
-    if loaded is None:
-        raise UnknownVerifier(f"module {module!r} has no {attribute!r}; name the function or class that verifies")
-    verifier: Verifier = loaded() if isinstance(loaded, type) else loaded
-    return verifier
+def _explained(exc: ModuleNotFoundError, name: str, target: str) -> ImportError:
+    """`exc` with the extra to install; as it is where the verifier's own module is what is missing."""
+    missing = exc.name or ""
+    if plugin_files.file_of(target) is None and (target.partition(":")[0] + ".").startswith(missing + "."):
+        return exc
+    return missing_library(exc, f"the verifier {name!r}")

@@ -20,7 +20,7 @@ from rl.config.rollout import RewardConfig, RolloutConfig
 from rl.config.train import TrainConfig
 from rl.errors import ConfigError, DataError, EngineDeadError, EngineError, StarvationError
 from rl.learner.actor import LearnerRank
-from rl.rewarding import RewardWorker, mixture_of
+from rl.rewarding import RewardWorker, carry, mixture_of
 from rl.rollout.vllm_engine import engine_environment
 from rl.rollout.worker import PromptTask, RolloutWorker
 
@@ -162,7 +162,8 @@ class RewardClient:
     def __init__(self, config: RewardConfig, answer_types: Sequence[str]) -> None:
         mixture_of(config, tuple(answer_types))  # its mistakes are the user's, and best seen before actors start
         actor = ray.remote(RewardWorker).options(num_cpus=0, max_concurrency=_ACTOR_CONCURRENCY)
-        self.actors: list[Any] = [actor.remote(config, tuple(answer_types)) for _ in range(config.workers)]
+        given = (config, tuple(answer_types), carry(config))
+        self.actors: list[Any] = [actor.remote(*given) for _ in range(config.workers)]
         self._turn = 0
 
     async def ready(self) -> None:

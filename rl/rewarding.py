@@ -1,28 +1,54 @@
-"""The client of the reward package inside the loop: a Ray actor around a pool of killable processes."""
+"""The client of the reward package inside the loop: a Ray actor around a pool of killable processes, or of a service.
+
+Plug-ins that are files are read where the run is started and sent along, so that they need not lie on other nodes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rl.config.rollout import RewardConfig
 from rl.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rewards import RemotePool, RewardPool
     from rewards.mixture import MixtureConfig
+
+
+@dataclass(frozen=True, slots=True)
+class PluginFile:
+    """A plug-in as it travels."""
+
+    name: str
+    """Of the file, which error messages show."""
+    attribute: str | None
+    source: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What reward workers need and have to be given: it lies on the machine that starts the run."""
+
+    files: Mapping[str, PluginFile] = field(default_factory=dict)
+    """By answer type."""
+    token: str | None = field(default=None, repr=False)
 
 
 class RewardWorker:
     """Grades groups. Created as a Ray actor; needs no GPU and no model."""
 
-    def __init__(self, config: RewardConfig, answer_types: tuple[str, ...]) -> None:
-        from rewards import Mixture, RewardPool
+    def __init__(self, config: RewardConfig, answer_types: tuple[str, ...], carried: Carried | None = None) -> None:
+        from rewards import Mixture
 
         mixture = mixture_of(config, answer_types)
-        preload = {*answer_types, *(mixture.verifiers() if mixture is not None else ())}
-        self.pool = RewardPool(
-            workers=config.processes, timeout_s=config.timeout_s, memory_mb=config.memory_mb, preload=sorted(preload)
-        )
+        names = sorted({*answer_types, *(mixture.verifiers() if mixture is not None else ())})
+        self._folder = tempfile.TemporaryDirectory(prefix="reward-plugins-")
+        self.pool = make_pool(config, names, carried or carry(config), Path(self._folder.name))
         self.mixture = None if mixture is None else Mixture(mixture, pool=self.pool)
 
     async def ready(self) -> bool:
@@ -58,6 +84,85 @@ class RewardWorker:
         if self.mixture is not None:
             self.mixture.close()
         self.pool.close()
+        self._folder.cleanup()
+
+
+def carry(config: RewardConfig) -> Carried:
+    """Read the plug-in files and the token of a config. Call it where the run is started.
+
+    Raises:
+        ConfigError: a plug-in that can't be loaded, or a token that is not set.
+    """
+    from rewards import plugins
+
+    files: dict[str, PluginFile] = {}
+    for name, reference in config.plugins.items():
+        try:
+            found = plugins.absolute(reference)
+            plugins.load(found)
+        except (plugins.PluginError, ImportError) as exc:
+            raise ConfigError(f"rewards.plugins.{name}: {exc}") from exc
+        file = plugins.file_of(found)
+        if file is not None:
+            attribute = None if found == str(file) else found.rpartition(":")[2]
+            files[name] = PluginFile(file.name, attribute, file.read_bytes())
+    token = None
+    if config.token_env is not None:
+        token = os.environ.get(config.token_env)
+        if not token:
+            raise ConfigError(
+                f"rewards.token_env names {config.token_env}, which is not set here; export the service's token in it"
+            )
+    return Carried(files, token)
+
+
+def make_pool(
+    config: RewardConfig, answer_types: Sequence[str], carried: Carried, folder: Path
+) -> RewardPool | RemotePool:
+    """Local processes or the client of a service; `folder` takes the plug-in files."""
+    from rewards import RemotePool, RewardPool
+
+    if config.url is not None:
+        return RemotePool(config.url, carried.token, deadline_s=config.deadline_s, preload=answer_types)
+    return RewardPool(
+        workers=config.processes,
+        timeout_s=config.timeout_s,
+        memory_mb=config.memory_mb,
+        preload=answer_types,
+        plugins={**config.plugins, **_unpack(carried.files, folder)},
+    )
+
+
+def problems(config: RewardConfig, answer_types: Iterable[str]) -> list[str]:
+    """What would stop the reward workers of a run with rows of these answer types, for --dry-run.
+
+    A service is not asked: it may be started later.
+    """
+    from rewards import PluginError, UnknownVerifier, registry
+
+    try:
+        carry(config)
+    except ConfigError as exc:
+        return [str(exc)]
+    if config.url is not None:
+        return []
+    found = []
+    for name in sorted(answer_types):
+        try:
+            registry.resolve(name, config.plugins)
+        except (UnknownVerifier, PluginError) as exc:
+            found.append(f"{exc}; plug-ins are named in rewards.plugins")
+    return found
+
+
+def _unpack(files: Mapping[str, PluginFile], folder: Path) -> dict[str, str]:
+    references = {}
+    for number, (name, file) in enumerate(files.items()):
+        path = folder / str(number) / file.name  # a folder each: two files may have one name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(file.source)
+        references[name] = str(path) if file.attribute is None else f"{path}:{file.attribute}"
+    return references
 
 
 def mixture_of(config: RewardConfig, answer_types: tuple[str, ...]) -> MixtureConfig | None:
@@ -77,7 +182,9 @@ def mixture_of(config: RewardConfig, answer_types: tuple[str, ...]) -> MixtureCo
             mixture = load_settings(MixtureConfig, config.mixture)
         except SettingsError as exc:
             raise ConfigError(f"rewards.mixture: {exc}") from exc
-    judged = sorted(JUDGED & set(answer_types))
+    if config.url is not None:
+        return mixture  # the service may have a judge of its own
+    judged = sorted((JUDGED & set(answer_types)) - set(config.plugins))
     if judged and (mixture is None or mixture.default_judge is None):
         raise ConfigError(
             f"the data has rows of answer type {', '.join(judged)}, which only a judge can grade; "

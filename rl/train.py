@@ -12,6 +12,7 @@ from rl.algo.plugins import load_function
 from rl.cluster import LearnerGroup, RewardClient, RolloutPool, bring_up, connect, describe_failure
 from rl.config.base import save_config
 from rl.config.train import TrainConfig
+from rl.data.containers import answer_types
 from rl.data.store import OrderedPrompts
 from rl.errors import ConfigError
 from rl.ledger import Ledger
@@ -20,6 +21,7 @@ from rl.metrics.console import RunTable
 from rl.metrics.report import write_report
 from rl.metrics.summary import build_summary
 from rl.metrics.tracker import Tracker
+from rl.rewarding import problems
 from rl.rollout.worker import PromptTask
 from rl.run_io import RunIO, complete_checkpoints, latest_checkpoint
 
@@ -29,14 +31,14 @@ def check(config: TrainConfig) -> list[str]:
     wanted = {"model": config.model, "data.train": config.data.train, "data.eval": config.data.eval}
     if config.algo.loss.reference is not None:
         wanted["algo.loss.reference.model"] = config.algo.loss.reference.model
-    problems = [f"{key} {value} does not exist" for key, value in wanted.items() if value and not Path(value).exists()]
+    found = [f"{key} {value} does not exist" for key, value in wanted.items() if value and not Path(value).exists()]
     for path, role in ((config.algo.loss.name, "loss"), (config.algo.advantages.group, "advantages")):
         if ":" in path:
             try:
                 load_function(path, role)
             except ConfigError as exc:
-                problems.append(str(exc))
-    return problems
+                found.append(str(exc))
+    return found + problems(config.rewards, answer_types((config.data.train, config.data.eval)))
 
 
 def run(config: TrainConfig, resume: bool = False) -> Path:

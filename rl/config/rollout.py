@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rl.config.base import StrictModel
 
@@ -54,7 +56,7 @@ class RolloutConfig(StrictModel):
 
 
 class RewardConfig(StrictModel):
-    """The reward workers of a run: killable processes behind Ray actors."""
+    """The reward workers of a run: killable processes behind Ray actors, or a reward service elsewhere."""
 
     workers: int = Field(1, ge=1)
     """Ray actors, each with its own pool."""
@@ -66,3 +68,41 @@ class RewardConfig(StrictModel):
     mixture: str | None = None
     """YAML file of a mixture of rewards, see `rewards.mixture`: it grades what is trained on, and names the judges.
     Evaluations and curation grade by the rows' own answer types all the same. Null: answer types alone, no judges."""
+    plugins: dict[str, str] = {}
+    """Further verifiers, answer type -> `module:attribute`, or the path of a .py file from the working directory. Files
+    travel with the run; modules must be importable on every node."""
+    url: str | None = None
+    """A reward service (`rewards serve`) that grades in place of processes here; it has its own plug-ins and limits."""
+    token_env: str | None = None
+    """Environment variable of the driver that holds the service's token; the token itself has no place in a config."""
+    deadline_s: float = Field(300.0, gt=0)
+    """How long a group may wait for the service, retries included, before the run ends."""
+
+    @field_validator("url")
+    @classmethod
+    def _url_without_secrets(cls, url: str | None) -> str | None:
+        if url is None:
+            return url
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("it must be of the form http://host:port")
+        if parts.username or parts.password or parts.query:
+            raise ValueError("a password or key in it would be saved with the run; set token_env")
+        return url
+
+    @field_validator("token_env")
+    @classmethod
+    def _names_a_variable(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", name):
+            raise ValueError("it names an environment variable, such as REWARDS_TOKEN; it is not the token")
+        return name
+
+    @model_validator(mode="after")
+    def _service_or_local(self) -> RewardConfig:
+        if self.token_env is not None and self.url is None:
+            raise ValueError("token_env is for a reward service; set url too, or leave both out")
+        if self.url is not None and self.plugins:
+            raise ValueError(
+                "with url the service grades, with plug-ins of its own; start it with them and set none here"
+            )
+        return self

@@ -12,10 +12,12 @@ from rl.cluster import connect, scoring_actors
 from rl.config.base import save_config
 from rl.config.curate import CurateConfig
 from rl.curate.select import Candidate, judge
+from rl.data.containers import answer_types
 from rl.data.formats import read_samples, write_samples
 from rl.errors import ConfigError, DataError
 from rl.eval.runner import Attempts, attempt_all
 from rl.records import RIGHT
+from rl.rewarding import problems
 
 RL_SET = "rl_set.parquet"
 
@@ -23,7 +25,8 @@ RL_SET = "rl_set.parquet"
 def check(config: CurateConfig) -> list[str]:
     """Problems that would stop `run`, for --dry-run."""
     wanted = {"model": config.model, "candidates": config.candidates}
-    return [f"{key} {value} does not exist" for key, value in wanted.items() if not Path(value).exists()]
+    found = [f"{key} {value} does not exist" for key, value in wanted.items() if not Path(value).exists()]
+    return found + problems(config.rewards, answer_types((config.candidates,)))
 
 
 def run(config: CurateConfig) -> Path:

@@ -5,8 +5,9 @@ Knows nothing of what the columns mean: that is `rl.data.validate` (RL-172K) and
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,34 @@ def iter_rows(path: str | Path, required: Sequence[str] = ()) -> Iterator[RawRow
         return
     for file in _data_files(path):
         yield from _parquet_rows(file, required) if file.suffix == ".parquet" else _jsonl_rows(file)
+
+
+def answer_types(paths: Iterable[str | Path | None]) -> set[str]:
+    """The answer types that stand in datasets; those that are missing or can't be read add none."""
+    found: set[str] = set()
+    for path in paths:
+        with contextlib.suppress(DataError):  # said elsewhere, with the reason
+            found |= column_values(path, "answer_type") if path is not None else set()
+    return found
+
+
+def column_values(path: str | Path, column: str) -> set[str]:
+    """The different texts in a column, for a look before a run; rows and files that can't be read add none.
+
+    Raises:
+        DataError: as `iter_rows`.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = Path(path)
+    if path.exists() and not (path / "state.json").exists():
+        files = _data_files(path)
+        if all(file.suffix == ".parquet" for file in files):
+            with contextlib.suppress(pa.ArrowException, OSError):  # other columns, images among them, are not read
+                tables = [pq.read_table(file, columns=[column]) for file in files]
+                return {value for table in tables for value in table.column(0).unique().to_pylist() if value is not None}
+    return {row.values[column] for row in iter_rows(path) if isinstance(row.values.get(column), str)}
 
 
 def _data_files(path: Path) -> list[Path]:

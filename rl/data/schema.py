@@ -46,6 +46,7 @@ ANSWER_TYPES = (
     "caption-qa",
     "reasoning-gym",
 )
+"""Those of the published layout and of the built-in verifiers; plug-ins add to them."""
 
 REQUIRED_COLUMNS = ("id", "problem", "answer", "problem_type", "answer_type", "source")
 """A row without one of these can't be used; the others have defaults."""

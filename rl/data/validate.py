@@ -6,6 +6,7 @@ import base64
 import binascii
 import io
 import os
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,10 +17,11 @@ from PIL import Image
 
 from rl.data.containers import RawRow
 from rl.data.images import FORMATS
-from rl.data.schema import ANSWER_TYPES, CORE_COLUMNS, PROBLEM_TYPES, REQUIRED_COLUMNS
+from rl.data.schema import CORE_COLUMNS, PROBLEM_TYPES, REQUIRED_COLUMNS
 from rl.records import Sample
 
 MARKER = "<image>"
+ANSWER_TYPE = re.compile(r"[A-Za-z0-9][\w.-]{0,99}")
 LONGEST_PATH = 1024
 
 
@@ -66,7 +68,7 @@ def to_sample(raw: RawRow) -> Sample:
         answers=_answers(values["answer"]),
         images=images,
         problem_type=_known(values, "problem_type", PROBLEM_TYPES),
-        answer_type=_known(values, "answer_type", ANSWER_TYPES),
+        answer_type=_answer_type(values),
         source=_text(values, "source"),
         prompt_type="think" if values.get("prompt_type") is None else _text(values, "prompt_type"),
         format_guidance=guidance,
@@ -89,6 +91,14 @@ def _known(values: Mapping[str, Any], column: str, names: tuple[str, ...]) -> st
     value = _text(values, column)
     if value not in names:
         raise RowError(f"unknown {column} {value!r}; known: {', '.join(names)}")
+    return value
+
+
+def _answer_type(values: Mapping[str, Any]) -> str:
+    """A name; whether a verifier grades it depends on the run's plug-ins and is checked before the run."""
+    value = _text(values, "answer_type")
+    if not ANSWER_TYPE.fullmatch(value):
+        raise RowError(f"answer_type {value[:100]!r} is no name; it is made of letters, digits, '-', '_' and '.'")
     return value
 
 

@@ -9,14 +9,17 @@ from typing import Any
 from rl.cluster import connect, scoring_actors
 from rl.config.base import save_config
 from rl.config.eval import EvalConfig
+from rl.data.containers import answer_types
 from rl.eval.runner import evaluate
 from rl.metrics.tracker import Tracker
+from rl.rewarding import problems
 
 
 def check(config: EvalConfig) -> list[str]:
     """Problems that would stop `run`, for --dry-run."""
     wanted = {"model": config.model, "data": config.data}
-    return [f"{key} {value} does not exist" for key, value in wanted.items() if not Path(value).exists()]
+    found = [f"{key} {value} does not exist" for key, value in wanted.items() if not Path(value).exists()]
+    return found + problems(config.rewards, answer_types((config.data,)))
 
 
 def run(config: EvalConfig) -> Path:

@@ -107,7 +107,7 @@ def test_one_answer_may_stand_alone_and_be_a_number(tmp_path: Path, make_row: Ma
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "unknown answer type": ({"answer_type": "numbr"}, "unknown answer_type 'numbr'; known: multiple-choice"),
+    "answer type that is code": ({"answer_type": "os:system"}, "answer_type 'os:system' is no name"),
     "unknown problem type": ({"problem_type": "maths"}, "unknown problem_type 'maths'; known: stem"),
     "missing image": ({"images": ["no/such.png"]}, "missing image 0: 'no/such.png' is neither a file"),
     "null image": ({"images": [None]}, "missing image 0: got NoneType"),

@@ -53,7 +53,6 @@ def test_unknown_names_list_the_known_and_the_nearest() -> None:
         registry.check_names(["number", "nonsense"])
 
 
-
 def test_the_best_of_several_golds_counts() -> None:
     assert rewards.score("<answer>b</answer>", ["a", "b"], "string").value == 1.0
     assert rewards.score("<answer>abd</answer>", ["xyz", "abc"], "ocrtext").value == pytest.approx(2 / 3)

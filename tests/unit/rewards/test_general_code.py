@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from rewards import registry, score
+from rewards import score
 from rewards.base import RewardResult
 from rewards.code.compare import same_output, same_value
 from rewards.code.inside.wire import decode, encode
@@ -303,7 +303,6 @@ def test_without_a_sandbox_the_grade_is_an_error(monkeypatch: pytest.MonkeyPatch
 
 def test_a_program_that_is_too_long_is_wrong() -> None:
     assert grade("#" * 200_000, {"inputs": ["1"], "outputs": ["1"]}).value == 0.0
-    assert "general-code" not in registry.PLANNED
 
 
 # verdicts that can't be forged

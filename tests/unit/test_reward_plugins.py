@@ -1,0 +1,111 @@
+"""Plug-ins and the reward service as a run configures them: what is checked first, what travels, who grades."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rl.config.base import parse_config
+from rl.config.rollout import RewardConfig
+from rl.data.containers import answer_types
+from rl.errors import ConfigError
+from rl.rewarding import PluginFile, RewardWorker, carry, problems
+from rl.rollout.worker import ScoringTask
+from tests.unit.rewards.serving import TOKEN, served
+
+BACKWARDS = """
+from rewards.base import graded
+from rewards.extract import on_final_answer
+
+def grade(prediction, answer, sample):
+    return graded(float(prediction == answer[::-1]), str(sample.get("prompt_type")))
+
+verify = on_final_answer(grade)
+"""
+
+
+def task(answer_type: str) -> ScoringTask:
+    texts = ("<answer>cba</answer>", "<answer>abc</answer>", "cba")
+    return ScoringTask(texts, ("abc",), answer_type, "normal", "Backwards?", None)
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.py"
+    path.write_text(BACKWARDS)
+    return path
+
+
+def test_a_plugin_file_travels_with_the_run(plugin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(plugin.parent)
+    config = RewardConfig(plugins={"backwards": "mine.py", "again": "./mine.py:verify"})
+    carried = carry(config)
+    assert carried.files == {
+        "backwards": PluginFile("mine.py", None, BACKWARDS.encode()),
+        "again": PluginFile("mine.py", "verify", BACKWARDS.encode()),
+    }
+    monkeypatch.chdir("/")
+    plugin.unlink()  # as on another node, where there is no such file
+    worker = RewardWorker(config, ("backwards", "again"), carried)
+    try:
+        for name in ("backwards", "again"):
+            assert asyncio.run(worker.score(task(name))) == ((1.0, 0.0, 0.0), ("ok", "ok", "no_answer"))
+    finally:
+        asyncio.run(worker.close())
+
+
+def test_problems_are_found_before_a_run(plugin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert problems(RewardConfig(plugins={"backwards": str(plugin)}), ["backwards", "number"]) == []
+    assert "rewards.plugins.mine: the plug-in file" in problems(RewardConfig(plugins={"mine": "none.py"}), [])[0]
+    assert "No module named 'none'" in problems(RewardConfig(plugins={"mine": "none:verify"}), [])[0]
+    unknown = problems(RewardConfig(plugins={"backwards": str(plugin)}), ["backward", "number"])
+    assert len(unknown) == 1 and "did you mean backwards" in unknown[0]
+    remote = RewardConfig(url="http://rewards:8000", token_env="REWARDS_TOKEN_FOR_TESTS")
+    assert "REWARDS_TOKEN_FOR_TESTS, which is not set" in problems(remote, ["anything"])[0]
+    monkeypatch.setenv("REWARDS_TOKEN_FOR_TESTS", TOKEN)
+    assert problems(remote, ["anything"]) == []
+    assert TOKEN not in repr(carry(remote))
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"url": "rewards:8000"}, "http://host:port"),
+        ({"url": "http://me:secret@rewards:8000"}, "would be saved with the run"),
+        ({"url": "http://rewards:8000?token=x"}, "would be saved with the run"),
+        ({"url": "http://rewards:8000", "token_env": "sk-0123456789"}, "it is not the token"),
+        ({"token_env": "REWARDS_TOKEN"}, "set url too"),
+        ({"url": "http://rewards:8000", "plugins": {"mine": "mine.py"}}, "plug-ins of its own"),
+    ],
+)
+def test_configs_that_can_not_be_used(raw: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_config(RewardConfig, raw)
+
+
+def test_answer_types_of_datasets(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(
+        '{"answer_type": "number"}\n{"answer_type": "mine"}\nbroken\n{"answer_type": 3}\n'
+    )
+    pq.write_table(
+        pa.table({"answer_type": ["bbox", "bbox", None], "images": [b"x", b"y", b"z"]}), tmp_path / "b.parquet"
+    )
+    found = answer_types([tmp_path / "a.jsonl", tmp_path / "b.parquet", tmp_path / "none.parquet", None])
+    assert found == {"number", "mine", "bbox"}
+
+
+@pytest.mark.integration
+def test_a_service_grades_in_place_of_local_workers(plugin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REWARDS_TOKEN_FOR_TESTS", TOKEN)
+    options = ("--host", "0.0.0.0", "--timeout", "5", "--plugin", f"backwards={plugin}")
+    with served(*options, env={"REWARDS_TOKEN": TOKEN}) as service:
+        worker = RewardWorker(RewardConfig(url=service.url, token_env="REWARDS_TOKEN_FOR_TESTS"), ("backwards",))
+        try:
+            assert asyncio.run(worker.score(task("backwards"))) == ((1.0, 0.0, 0.0), ("ok", "ok", "no_answer"))
+        finally:
+            asyncio.run(worker.close())
