@@ -61,7 +61,7 @@ class ChatClient:
         try:
             import httpx
         except ModuleNotFoundError as exc:
-            raise SettingsError("judges need httpx; install the extra `judge`") from exc
+            raise SettingsError("judges need httpx; install the extra `client`") from exc
 
         self._httpx = httpx
         self._config = config
