@@ -103,14 +103,14 @@ def test_failed_grades_have_no_value() -> None:
 
 def test_importing_is_cheap_and_loads_no_library() -> None:
     code = (
-        "import sys, time; start = time.perf_counter(); import rewards; rewards.score; rewards.RewardPool;"
-        "rewards.score('<answer>4</answer>', '4', 'number'); print(time.perf_counter() - start);"
+        "import sys, time; start = time.process_time(); import rewards; rewards.score; rewards.RewardPool;"
+        "rewards.score('<answer>4</answer>', '4', 'number'); print(time.process_time() - start);"
         "print([n for n in ('rl', 'ray', 'torch', 'rdkit', 'sympy', 'numpy', 'rapidfuzz') if n in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     seconds, modules = run.stdout.splitlines()
     assert modules == "[]"
-    assert float(seconds) < 1.0  # 0.05 s on an idle machine; `import rewards` itself is under a millisecond
+    assert float(seconds) < 1.0  # of CPU time, of which it takes 0.08; `import rewards` itself is under a millisecond
 
 
 def test_submodules_of_the_interface_need_no_import_of_their_own() -> None:
