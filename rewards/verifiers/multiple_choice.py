@@ -47,7 +47,7 @@ def options_of(sample: Mapping[str, Any]) -> dict[str, str]:
     result = {}
     for index, text in enumerate(raw):
         letter = chr(ord("A") + index)
-        prefixed = _WITH_TEXT.fullmatch(str(text).strip())
+        prefixed = _WITH_TEXT.fullmatch(str(text).strip()[: 2 * MAX_CHARS])
         inner = prefixed.group(2) if prefixed and prefixed.group(1) == letter else str(text)
         result[letter] = folded(bare(inner))
     return result
@@ -62,6 +62,8 @@ def letters(answer: str, options: Mapping[str, str]) -> frozenset[str] | None:
     if len(answer) > MAX_CHARS:
         return None
     text = bare(normalised(answer))
+    if len(text) > MAX_CHARS:  # some characters stand for up to eighteen
+        return None
     by_text = [letter for letter, option in options.items() if option and option == folded(text)]
     if len(by_text) == 1:
         return frozenset(by_text)
@@ -99,6 +101,8 @@ def grade(prediction: str, answer: str, sample: Mapping[str, Any]) -> RewardResu
     """1.0 for exactly the gold letters; without letters in the gold answer, for its text."""
     if not answer.strip():
         return failed("invalid_gold", "the accepted answer is empty")
+    if len(answer) > MAX_CHARS:
+        return failed("invalid_gold", f"the accepted answer has {len(answer)} characters, over {MAX_CHARS}")
     options = options_of(sample)
     gold, got = letters(answer, options), letters(prediction, options)
     detail = f"{shorten(prediction)!r} against {shorten(answer)!r}"

@@ -1,14 +1,11 @@
-"""number, math-expressions, boolean, multiple-choice, string, ocrtext and format: gold, wrong and hostile answers."""
+"""number, counting, boolean, multiple-choice, string, ocrtext and format: gold, wrong and hostile answers."""
 
 from __future__ import annotations
-
-import threading
 
 import pytest
 
 from rewards import numbers, score
 from rewards.base import RewardResult
-from rewards.expressions.limits import too_large
 from rewards.verifiers.format import brevity, compression, repetition
 
 
@@ -78,84 +75,6 @@ def test_numbers_are_exact_fractions() -> None:
     parsed = numbers.parse("-1,234.50")
     assert parsed is not None
     assert (parsed.value.numerator, parsed.value.denominator, parsed.exact) == (-2469, 2, False)
-
-
-@pytest.mark.parametrize(
-    ("gold", "prediction"),
-    [
-        ("x^2+1", "1+x^2"),
-        ("(x+1)^2", "x^2 + 2x + 1"),
-        (r"\frac{1}{2}", "0.5"),
-        ("x=5", "5"),
-        (r"\{1,2\}", r"\{2,1\}"),
-        ("1,2", "2, 1"),
-        ("x<3", "3>x"),
-        (r"x \le 3", "x≤3"),
-        (r"50\%", "0.5"),
-        (r"5\text{ cm}", "5"),
-        ("5", r"5\,\mathrm{m/s}"),
-        (r"\sqrt{8}", r"2\sqrt{2}"),
-        (r"\frac{\pi}{2}", "pi/2"),
-        (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{bmatrix}1&2\\3&4\end{bmatrix}"),
-        (r"(-\infty, 2) \cup (3, \infty)", "(-∞,2)∪(3,∞)"),
-        ("$$0.75$$", r"$\frac{3}{4}$"),
-        ("3628800", "10!"),
-        (r"\text{even}", "even"),
-        ("10^{6000}", "10^{6000}"),
-    ],
-)
-def test_math_right(gold: str, prediction: str) -> None:
-    assert grade("math-expressions", gold, prediction) == 1.0
-
-
-@pytest.mark.parametrize(
-    ("gold", "prediction"),
-    [
-        ("5", "-5"),
-        ("5", "5x"),
-        ("5", "5}{6"),
-        ("5", "$5$ $6$"),
-        ("56", "$5$ $6$"),
-        ("5", "5 or 6"),
-        ("1,2", "1"),
-        ("(1,2)", "(2,1)"),
-        ("[0,1)", "[0,1]"),
-        ("x+2", "2"),
-        ("x+2", "y+2"),
-        ("x=5", "y=5"),
-        ("5 kg", "5 g"),
-        ("no", "I do not know"),
-        ("5", "9^{9^{9^9}}"),
-        ("5", "9^9^9^9"),
-        ("5", "9**9**9**9"),
-        ("5", "(((10!)!)!)!"),
-        ("5", "123456!"),
-        ("5", "(" * 10_000 + "5" + ")" * 10_000),
-        ("x", "a" * 999),
-        ("5", "5" * 1_000_000),
-    ],
-)
-def test_math_wrong(gold: str, prediction: str) -> None:
-    assert grade("math-expressions", gold, prediction) == 0.0
-
-
-def test_math_gold_that_is_too_large_is_no_score() -> None:
-    assert full("math-expressions", "9^{9^{9^9}}", "5").status == "invalid_gold"
-
-
-def test_powers_that_can_be_evaluated_pass_the_cap() -> None:
-    assert too_large("2^{2^{10}}") is None  # 309 digits
-    assert too_large("10^{5000}") is None
-    assert "power" in str(too_large("10^{5001}"))
-    assert "power" in str(too_large("2^{2^{15}}"))  # 32768 * log10(2) = 9864 digits
-
-
-def test_math_works_off_the_main_thread() -> None:
-    results: list[float | None] = []
-    thread = threading.Thread(target=lambda: results.append(grade("math-expressions", "x+1", "1+x")))
-    thread.start()
-    thread.join()
-    assert results == [1.0]
 
 
 @pytest.mark.parametrize(
