@@ -45,6 +45,10 @@ ANSWER_TYPES = (
     "smiles",
     "caption-qa",
     "reasoning-gym",
+    "counting",
+    "point-in-box",
+    "reaction",
+    "format",
 )
 """Those of the published layout and of the built-in verifiers; plug-ins add to them."""
 

@@ -27,8 +27,9 @@ GOLDS = {
 }
 CASES = Path(__file__).parents[2] / "golden" / "math_cases"
 SPELLED = r"""\frac \sqrt { } ( ) [ ] ^ _ + - * / = < > \le \cup \infty \sum_{k=1}^{9} \prod \int \lim_{x\to0} ! | , ; :
-x y n e i A B C 1 2 10 99999 0 0.5 \pi \sin \log \ln \pm \{ \} $ $$ \( \) \[ \] \text{ \begin{pmatrix} \end{pmatrix} & \\
-\in \binom % or and not is yes no true false five \boxed{ \left \right \lfloor \bmod \overline{ \cdot f ' \gcd ^\circ \mid
+x y n e i A B C 1 2 10 99999 0 0.5 \pi \sin \log \ln \pm \{ \} $ $$ \( \) \[ \] \text{ \begin{pmatrix} & \\
+\end{pmatrix} \in \binom % or and not is yes no true false five \boxed{ \left \right \lfloor \bmod \overline{ \cdot f
+' \gcd ^\circ \mid
 \mathrm{ ** <answer> <think> cm m/s √ ² ½ − ∞ π 五 ５ ٣"""
 TOKENS = SPELLED.split()
 UNSEEN = [
