@@ -38,7 +38,9 @@ def test_every_library_is_in_the_extra_that_its_error_names() -> None:
 def test_every_import_of_the_package_is_declared() -> None:
     declared = names(OWN["dependencies"]) | libraries.EXTRAS.keys() | BROUGHT_ALONG.keys()
     for path in sorted((ROOT / "rewards").rglob("*.py")):
-        assert libraries._needed(str(path)) <= declared, path
+        # Scripts of a folder `inside` run in a sandbox, where the folder is on the path.
+        beside = {file.stem for file in path.parent.glob("*.py")} if path.parent.name == "inside" else set()
+        assert libraries._needed(str(path)) - beside <= declared, path
 
 
 def test_the_extra_all_holds_all() -> None:
