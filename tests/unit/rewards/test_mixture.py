@@ -149,7 +149,7 @@ def test_no_answer_is_told_apart_where_it_is_worth_nothing() -> None:
     assert mixed.score("4", "4", "number").status == "no_answer"
     missing = mixture({"name": "x", "verifier": "format", "read": "beauty"}).score(GOOD, "4", "number")
     assert (missing.status, missing.value) == ("error", None)
-    assert "no component 'beauty'; the verifier gave format, length, repetition" in missing.detail
+    assert "no component 'beauty'; the verifier gave brevity, compression, format, length" in missing.detail
 
 
 def test_tasks_find_their_recipes() -> None:
@@ -279,7 +279,7 @@ async def test_pool_and_judge_work_at_the_same_time(pool: RewardPool) -> None:
         return score(int("BEGIN ANSWER" in call.user and "four" in call.user))
 
     with serve(script) as server, Mixture(judged(server.url), pool=pool) as mixed:
-        requests = [Request(f"<answer>{said}</answer>", "4", "number") for said in ("4", "it is four", "5")]
+        requests = [Request(f"<answer>{said}</answer>", "4", "number") for said in ("4", "a pair of pairs, four in all", "5")]
         results = await mixed.ascore_many(requests)
         assert [result.value for result in results] == [1.0, 1.0, 0.0]
         assert results[0].components == {"rule": 1.0, "raw": 1.0}

@@ -155,7 +155,7 @@ def test_a_library_that_is_missing_is_named_with_its_extra(write: Write, monkeyp
 
 def test_libraries_are_found_in_the_source_and_through_our_modules() -> None:
     assert libraries._needed("rewards.verifiers.smiles") == {"rdkit"}
-    assert libraries._needed("rewards.verifiers.math_expressions") == {"math_verify"}
+    assert {"math_verify", "sympy"} <= libraries._needed("rewards.verifiers.math_expressions")
     assert libraries._needed("rewards.verifiers.string") == set()
     assert libraries.remedy(["rdkit", "math_verify"]) == 'pip install "innovator-rewards[chem,math]"'
 
@@ -226,7 +226,7 @@ import importlib, json, pkgutil, sys
 import rewards
 failed = []
 for found in pkgutil.walk_packages(rewards.__path__, "rewards."):
-    if not found.name.endswith("__main__"):
+    if not found.name.endswith("__main__") and ".inside." not in found.name:  # those are scripts of a sandbox
         importlib.import_module(found.name)
 print(json.dumps([name for name in ("rl", "ray", "torch", "transformers", "vllm") if name in sys.modules]))
 """
