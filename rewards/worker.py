@@ -51,6 +51,7 @@ class Worker:
 
         Raises:
             EOFError: the worker died.
+            ValueError: what came is no result.
         """
         try:
             if not self.connection.poll(timeout_s):
@@ -58,7 +59,12 @@ class Worker:
             value, status, components, detail = json.loads(self.connection.recv_bytes())
         except OSError as exc:
             raise EOFError("the worker's socket broke") from exc
-        return RewardResult(value, status, components, detail)
+        except TypeError as exc:
+            raise ValueError(f"not a result: {exc}") from exc
+        try:
+            return RewardResult(value, status, components, detail)
+        except (TypeError, AttributeError) as exc:
+            raise ValueError(f"not a result: {exc}") from exc
 
     def kill(self) -> None:
         with self.lock:

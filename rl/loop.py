@@ -79,7 +79,6 @@ class Loop:
         self._push: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    @property
     def requeued(self) -> tuple[str, ...]:
         """Samples whose group got too old and that wait to be admitted again."""
         return tuple(self._requeued)

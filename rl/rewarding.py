@@ -5,6 +5,7 @@ Plug-ins that are files are read where the run is started and sent along, so tha
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,8 +17,10 @@ from rl.config.rollout import RewardConfig
 from rl.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rewards import RemotePool, RewardPool
+    from rewards import RemotePool, RewardPool, RewardResult
     from rewards.mixture import MixtureConfig
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,8 @@ class RewardWorker:
         names = sorted({*answer_types, *(mixture.verifiers() if mixture is not None else ())})
         self._folder = tempfile.TemporaryDirectory(prefix="reward-plugins-")
         self.pool = make_pool(config, names, carried or carry(config), Path(self._folder.name))
-        self.mixture = None if mixture is None else Mixture(mixture, pool=self.pool)
+        self.mixture = None if mixture is None else Mixture(mixture, pool=self.pool, plugins=config.plugins)
+        self._told: set[str] = set()
 
     async def ready(self) -> bool:
         return True
@@ -69,7 +73,17 @@ class RewardWorker:
             results = await self.mixture.ascore_plain(requests)
         else:
             results = await self.mixture.ascore_many(requests)
+        for result in results:
+            if result.value is None:
+                self._tell(task.answer_type, result)
         return tuple(result.value for result in results), tuple(result.status for result in results)
+
+    def _tell(self, answer_type: str, result: RewardResult) -> None:
+        """Log why a grader failed, once for each kind of failure: the loop only gets its status."""
+        kind = f"{answer_type}: {result.status}"
+        if kind not in self._told:
+            self._told.add(kind)
+            logger.warning("a grader failed (%s): %s. Further ones of this kind are only counted", kind, result.detail)
 
     async def state_dict(self) -> dict[str, Any] | None:
         """What a resumed run must know: the mixture's running statistics, None without a mixture."""
@@ -142,6 +156,7 @@ def problems(config: RewardConfig, answer_types: Iterable[str]) -> list[str]:
 
     try:
         carry(config)
+        mixture_of(config, tuple(answer_types))
     except ConfigError as exc:
         return [str(exc)]
     if config.url is not None:

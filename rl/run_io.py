@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ class RunIO:
         rewards: RewardClient,
         prompts: OrderedPrompts,
         ledger: Ledger,
-        requeued: Sequence[str],
+        requeued: Callable[[], Sequence[str]],
     ) -> None:
         """Write learner and driver state to `checkpoints/step_N`; a torn write never has that name."""
         root = Path(self.config.out) / CHECKPOINTS
@@ -109,7 +109,7 @@ class RunIO:
             "started": self.started,
             "prompts": prompts.state_dict(),
             "ledger": ledger.state_dict(),
-            "requeued": list(requeued),
+            "requeued": list(requeued()),
             "rewards": grading,
             "rows": self.tracker.mark(step),
         }

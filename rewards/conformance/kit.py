@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,9 @@ def check(plugin: str, settings: Settings | None = None, *, given: Mapping[str, 
     if not examples or not any(e.right for e in examples) or not any(e.wrong for e in examples):
         problem = f"{_counted(examples)} in EXAMPLES; list some gold answers with right and with wrong completions"
         return Report(plugin, (replace(found, passed=False, detail=problem),))
+    if getattr(plugins.module_of(reference), "NEEDS", None) == "judge" and "REWARDS_JUDGE" not in os.environ:
+        left_out = "its grades are a judge's and REWARDS_JUDGE names none: the other checks were left out"
+        return Report(plugin, (replace(found, detail=f"{found.detail}; {left_out}"),))
     subject = Subject(known, reference, given or {}, examples, settings)
     findings = [found]
     for name, run in CHECKS.items():

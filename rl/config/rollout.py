@@ -64,7 +64,7 @@ class RewardConfig(StrictModel):
     """Killable processes per actor."""
     timeout_s: float = Field(2.0, gt=0)
     """Deadline of one completion's score."""
-    memory_mb: int = Field(2048, ge=256)
+    memory_mb: int = Field(2048, ge=512)
     mixture: str | None = None
     """YAML file of a mixture of rewards, see `rewards.mixture`: it grades what is trained on, and names the judges.
     Evaluations and curation grade by the rows' own answer types all the same. Null: answer types alone, no judges."""

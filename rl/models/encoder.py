@@ -30,6 +30,8 @@ class EncodedPrompt:
     images: tuple[np.ndarray, ...]
     """uint8 [H, W, 3] each."""
     digests: tuple[str, ...]
+    opens_reasoning: bool = False
+    """The text ends in `<think>`, as some chat templates do."""
 
 
 class PromptEncoder:
@@ -60,7 +62,8 @@ class PromptEncoder:
                     f"sample {sample.id}: the prompt has {count} image placeholders for {len(sample.images)} images"
                 )
         images = tuple(decode_image(data, self.prompts.max_pixels) for data in sample.images)
-        return EncodedPrompt(tuple(ids), images, tuple(image_digest(image) for image in images))
+        digests = tuple(image_digest(image) for image in images)
+        return EncodedPrompt(tuple(ids), images, digests, text.rstrip().endswith("<think>"))
 
     def process_images(self, images: Sequence[np.ndarray]) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Per image: pixel_values float32 [patches, patch_dim] and the patch grid int64 [3]."""

@@ -7,6 +7,7 @@ learner, texts for the reward workers, and only numbers return to the driver.
 from __future__ import annotations
 
 import base64
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -54,6 +55,7 @@ class ScoringTask:
     """What a reward worker needs to grade a group."""
 
     texts: tuple[str, ...]
+    """Completions; with the `<think>` in front that the prompt ended in, so that a cut-off one is no bare answer."""
     answers: tuple[str, ...]
     answer_type: str
     prompt_type: str
@@ -61,7 +63,7 @@ class ScoringTask:
     options: tuple[str, ...] | None
     source: str = ""
     columns: Mapping[str, Any] = field(default_factory=dict)
-    """Further columns of the row, for graders that read them."""
+    """Further columns of the row that hold plain data, for graders that read them."""
 
 
 class RolloutWorker:
@@ -120,7 +122,7 @@ class RolloutWorker:
         )
         options = sample.extra.get("options")
         scoring = ScoringTask(
-            texts=tuple(r.text for r in rollouts),
+            texts=tuple("<think>" * prompt.opens_reasoning + r.text for r in rollouts),
             answers=sample.answers,
             answer_type=sample.answer_type,
             prompt_type=sample.prompt_type,
@@ -128,7 +130,9 @@ class RolloutWorker:
             options=tuple(options) if options is not None else None,
             source=sample.source,
             columns={
-                name: value for name, value in sample.extra.items() if value is not None and name not in NOT_FOR_GRADERS
+                name: value
+                for name, value in sample.extra.items()
+                if value is not None and name not in NOT_FOR_GRADERS and _is_plain(value)
             },
         )
         group = Group(task.uid, task.sample_id, generated.prompt_ids, prompt.images, prompt.digests, rollouts)
@@ -192,6 +196,15 @@ class RolloutWorker:
 
 def _defects(rollouts: tuple[Rollout, ...], checks: FilterConfig) -> tuple[str | None, ...]:
     return tuple(find_defect(r.text, r.token_ids, r.logprobs, checks) for r in rollouts)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether JSON can hold it: a reward service has to get it."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(inner) for key, inner in value.items())
+    return value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
 
 
 _ENCODED_PROMPTS = 1024

@@ -279,7 +279,9 @@ async def test_pool_and_judge_work_at_the_same_time(pool: RewardPool) -> None:
         return score(int("BEGIN ANSWER" in call.user and "four" in call.user))
 
     with serve(script) as server, Mixture(judged(server.url), pool=pool) as mixed:
-        requests = [Request(f"<answer>{said}</answer>", "4", "number") for said in ("4", "a pair of pairs, four in all", "5")]
+        requests = [
+            Request(f"<answer>{said}</answer>", "4", "number") for said in ("4", "a pair of pairs, four in all", "5")
+        ]
         results = await mixed.ascore_many(requests)
         assert [result.value for result in results] == [1.0, 1.0, 0.0]
         assert results[0].components == {"rule": 1.0, "raw": 1.0}
