@@ -27,6 +27,7 @@ from rewards.settings import SettingsError, load_settings
 
 if TYPE_CHECKING:
     from rewards.pool import RewardPool
+    from rewards.remote import RemotePool
 
 __all__ = ["Mixture", "MixtureConfig", "UnknownTask"]
 
@@ -48,7 +49,11 @@ class Mixture:
     """
 
     def __init__(
-        self, config: MixtureConfig, *, pool: RewardPool | None = None, plugins: Mapping[str, str] | None = None
+        self,
+        config: MixtureConfig,
+        *,
+        pool: RewardPool | RemotePool | None = None,
+        plugins: Mapping[str, str] | None = None,
     ) -> None:
         self.config = config
         self._plugins = dict(plugins or {})
@@ -66,7 +71,7 @@ class Mixture:
 
     @classmethod
     def from_yaml(
-        cls, path: str | Path, *, pool: RewardPool | None = None, plugins: Mapping[str, str] | None = None
+        cls, path: str | Path, *, pool: RewardPool | RemotePool | None = None, plugins: Mapping[str, str] | None = None
     ) -> Mixture:
         """A mixture from a file; raises `SettingsError` with the place in it and the nearest known names."""
         return cls(load_settings(MixtureConfig, path), pool=pool, plugins=plugins)
