@@ -171,6 +171,10 @@ class RewardClient:
         self._turn = (self._turn + 1) % len(self.actors)
         return await self.actors[self._turn].score.remote(scoring)
 
+    async def answers(self, scoring: Any, limit: int) -> tuple[str | None, ...]:
+        """Final answers, cut at `limit` characters, of the completions behind a reference to a `ScoringTask`."""
+        return await self.actors[self._turn].answers.remote(scoring, limit)
+
     async def close(self) -> None:
         await _end(self.actors)
 

@@ -32,6 +32,8 @@ COMMANDS: Mapping[str, Command] = {
     "model-init": Command("model init", "rl.config.model:ModelInitConfig", "rl.models.init:run"),
     "sft": Command("sft", "rl.config.sft:SFTConfig", "rl.sft.run:run"),
     "curate": Command("curate", "rl.config.curate:CurateConfig", "rl.curate.run:run"),
+    "curate-profile": Command("curate profile", "rl.config.curate:ProfileConfig", "rl.curate.profile:run"),
+    "curate-select": Command("curate select", "rl.config.curate:SelectionConfig", "rl.curate.selection:run"),
     "train": Command("train", "rl.config.train:TrainConfig", "rl.train:run"),
     "eval": Command("eval", "rl.config.eval:EvalConfig", "rl.eval.run:run"),
     "pipeline": Command("pipeline", "rl.config.pipeline:PipelineConfig", "rl.pipeline:run"),

@@ -29,5 +29,12 @@ class RewardWorker:
         results = await self.pool.ascore_many(requests)
         return tuple(result.value for result in results), tuple(result.status for result in results)
 
+    async def answers(self, task: Any, limit: int) -> tuple[str | None, ...]:
+        """The final answers of a `ScoringTask`'s completions, cut at `limit` characters; None where there is none."""
+        from rewards.extract import final_answer
+
+        found = (final_answer(text) for text in task.texts)
+        return tuple(None if answer is None else answer[:limit] for answer in found)
+
     async def close(self) -> None:
         self.pool.close()
