@@ -12,7 +12,7 @@ import numpy as np
 
 from rl.config.curate import CompositionConfig, PickConfig
 from rl.curate.select import KEPT, NO_GROUP, OVER_SIZE
-from rl.data.stream import Coded
+from rl.data.catalogue import Coded
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,8 @@ from rl.config.curate import PolicyConfig, ProfileConfig
 from rl.curate import manifest
 from rl.curate.attempts import ANSWER_CHARS, FOLDER, Attempt, AttemptWriter, Made, made_so_far
 from rl.curate.select import is_settled
-from rl.data.stream import SampleWriter, iter_chosen, read_catalogue, stream_schema
+from rl.data.catalogue import read_catalogue
+from rl.data.stream import SampleWriter, iter_chosen, stream_schema
 from rl.data.validate import MARKER, to_sample
 from rl.errors import ConfigError
 from rl.eval.runner import Attempts, attempt, attempt_seed, prompts_in_flight

@@ -7,7 +7,7 @@ from pathlib import Path
 from rl.config.base import save_config
 from rl.config.curate import CurateConfig
 from rl.curate import profile, selection
-from rl.data.stream import read_catalogue
+from rl.data.catalogue import read_catalogue
 
 
 def check(config: CurateConfig) -> list[str]:

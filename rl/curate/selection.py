@@ -34,7 +34,9 @@ from rl.curate.select import (
     tally,
     thresholds,
 )
-from rl.data.stream import Catalogue, Coded, SampleWriter, iter_chosen, read_catalogue, stream_schema
+from rl.data.catalogue import Catalogue, Coded, read_catalogue
+from rl.data.containers import RawRow
+from rl.data.stream import SampleWriter, iter_chosen_blocks, stream_schema
 from rl.data.validate import RowError, to_sample
 from rl.errors import ConfigError, DataError
 from rl.metrics.console import progress
@@ -225,25 +227,39 @@ def _write_candidates(path: Path, selection: Selection) -> None:
 
 def _write_set(config: SelectionConfig, selection: Selection, out: Path) -> Path:
     """The kept rows with `avg_reward` set; only the row groups that hold one are read."""
+    import pyarrow as pa
+
     catalogue, kept = selection.catalogue, selection.kept
-    means = dict(zip(np.array(catalogue.ids, dtype=object)[kept], selection.scores.mean[kept].tolist(), strict=True))
+    means = selection.scores.mean[kept]  # in the dataset's order, as the rows come
     target = out / (RL_SET if config.shard_rows is None else RL_SHARDS)
-    rows = iter_chosen(catalogue.path, catalogue.chosen(kept))
+    schema = stream_schema(catalogue.path)
+    place = schema.get_field_index("avg_reward")
+    done = 0
     with (
-        SampleWriter(target, stream_schema(catalogue.path), config.shard_rows) as writer,
+        SampleWriter(target, schema, config.shard_rows) as writer,
         progress("writing the set", len(means)) as meter,
     ):
-        for raw in rows:
-            meter.advance()
-            try:
-                sample = to_sample(raw)
-            except RowError as exc:
-                if config.on_bad_row == "raise":
-                    raise DataError(f"{raw.file}, row {raw.row}: {exc}; mend it, or set on_bad_row: skip") from exc
-                continue
-            mean = means[sample.id]
-            writer.add(replace(sample, extra={**sample.extra, "avg_reward": None if mean != mean else mean}))
+        for block in iter_chosen_blocks(catalogue.path, catalogue.chosen(kept), schema):
+            rewards = means[done : done + len(block)]
+            done += len(block)
+            if isinstance(block, list):
+                for raw, mean in zip(block, rewards.tolist(), strict=True):
+                    _add_row(config, writer, raw, mean)
+            else:
+                column = pa.array(rewards, from_pandas=True)  # NaN as null
+                writer.add_batch(block.set_column(place, schema.field(place), column))
+            meter.advance(len(rewards))
     return target
+
+
+def _add_row(config: SelectionConfig, writer: SampleWriter, raw: RawRow, mean: float) -> None:
+    try:
+        sample = to_sample(raw)
+    except RowError as exc:
+        if config.on_bad_row == "raise":
+            raise DataError(f"{raw.file}, row {raw.row}: {exc}; mend it, or set on_bad_row: skip") from exc
+        return
+    writer.add(replace(sample, extra={**sample.extra, "avg_reward": None if mean != mean else mean}))
 
 
 def _store(path: Path) -> Path:

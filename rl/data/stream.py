@@ -1,4 +1,4 @@
-"""Datasets larger than the memory: names of all rows without their images, and chosen rows from one file to another."""
+"""Chosen rows of a dataset into another, however large the two: in batches, and images stay encoded."""
 
 from __future__ import annotations
 
@@ -21,79 +21,9 @@ from rl.records import Sample
 if TYPE_CHECKING:
     import pyarrow as pa
 
-NAME_COLUMNS = ("id", "source", "problem_type")
 FLUSH_ROWS = 1024
 """Rows that a writer gathers: with images of 100 KB this is 100 MB."""
-
-
-@dataclass(frozen=True, slots=True)
-class Coded:
-    """A text column with few different values: `names[codes[i]]` is the value of row i."""
-
-    names: tuple[str, ...]
-    codes: np.ndarray
-    """int32 [rows]"""
-
-    def value(self, row: int) -> str:
-        return self.names[self.codes[row]]
-
-
-@dataclass(frozen=True, slots=True)
-class Catalogue:
-    """The rows of a dataset by name, in its order."""
-
-    path: Path
-    ids: list[str]
-    source: Coded
-    problem_type: Coded
-    files: tuple[Path, ...]
-    file: np.ndarray
-    """int32 [rows]: index into `files`"""
-    row: np.ndarray
-    """int64 [rows]: 0-based number in its file"""
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def index(self) -> dict[str, int]:
-        """Row by id."""
-        return {sample_id: row for row, sample_id in enumerate(self.ids)}
-
-    def chosen(self, mask: np.ndarray) -> dict[Path, np.ndarray]:
-        """The row numbers, per file, of the rows where bool [rows] `mask` is set."""
-        return {path: self.row[mask & (self.file == number)] for number, path in enumerate(self.files)}
-
-
-def read_catalogue(path: str | Path, *, on_bad: OnBad = "raise") -> Catalogue:
-    """Names of all rows; of parquet files only these columns are read.
-
-    Raises:
-        DataError: no such dataset; under `raise` a row without a name; an id that stands twice.
-    """
-    path = Path(path)
-    ids: list[str] = []
-    columns: dict[str, _Coder] = {"source": _Coder(), "problem_type": _Coder()}
-    files: dict[Path, int] = {}
-    places: list[tuple[int, np.ndarray]] = []
-    for file, numbers, names, error in _name_blocks(path):
-        if error is not None:
-            if on_bad == "raise":
-                raise DataError(f"{error}; mend the row, or read with on_bad_row: skip")
-            continue
-        ids += names["id"]
-        for name, coder in columns.items():
-            coder.add(names[name])
-        places.append((files.setdefault(file, len(files)), numbers))
-    if len(set(ids)) != len(ids):
-        seen: set[str] = set()
-        twice = next(name for name in ids if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise DataError(f"{path} holds the id {twice!r} more than once; ids name samples, make them unique")
-    coded = {name: coder.done() for name, coder in columns.items()}
-    if not places:
-        raise DataError(f"{path} holds no usable row; `rl data inspect` lists why")
-    file_codes = np.concatenate([np.full(len(rows), number, dtype=np.int32) for number, rows in places])
-    rows = np.concatenate([rows for _, rows in places])
-    return Catalogue(path, ids, coded["source"], coded["problem_type"], tuple(files), file_codes, rows)
+FLUSH_BYTES, FLUSH_BATCHES = 64 << 20, 64
 
 
 def iter_chosen(path: str | Path, chosen: Mapping[Path, np.ndarray]) -> Iterator[RawRow]:
@@ -112,6 +42,30 @@ def iter_chosen(path: str | Path, chosen: Mapping[Path, np.ndarray]) -> Iterator
         else:
             wanted = set(numbers.tolist())
             yield from (raw for raw in iter_rows(file) if raw.row in wanted)
+
+
+def iter_chosen_blocks(
+    path: str | Path, chosen: Mapping[Path, np.ndarray], schema: pa.Schema
+) -> Iterator[pa.RecordBatch | list[RawRow]]:
+    """As `iter_chosen`, in blocks: as record batches where a file has the columns of `schema`, else as rows to check.
+
+    Batches are copied as they are; images that are only named by a path make rows, because the name would not hold
+    from another folder.
+    """
+    for file in data_files(Path(path)) if not (Path(path) / "state.json").exists() else [Path(path)]:
+        numbers = chosen.get(file, np.empty(0, dtype=np.int64))
+        if not len(numbers):
+            continue
+        if file.suffix != ".parquet":
+            yield from ([raw] for raw in iter_chosen(file, {file: numbers}))
+            continue
+        for taken, batch in _chosen_batches(file, np.sort(numbers)):
+            conforming = _conforming(batch, schema)
+            if conforming is not None:
+                yield conforming
+            else:
+                rows = zip(taken.tolist(), batch.to_pylist(), strict=True)
+                yield [RawRow(file, number, values) for number, values in rows]
 
 
 def stream_schema(path: str | Path) -> pa.Schema:
@@ -152,15 +106,27 @@ class SampleWriter:
         self.path, self._schema, self._shard_rows = path, schema, shard_rows
         self.rows = 0
         self._pending: list[dict[str, Any]] = []
+        self._batches: list[pa.RecordBatch] = []
         self._partials: list[Path] = []
         self._writer: Any = None
         self._in_shard = 0
         (path if shard_rows else path.parent).mkdir(parents=True, exist_ok=True)
 
     def add(self, sample: Sample) -> None:
+        if self._batches:
+            self._flush()
         self._pending.append(sample_to_row(sample))
         self.rows += 1
         if len(self._pending) >= min(FLUSH_ROWS, self._shard_rows or FLUSH_ROWS):
+            self._flush()
+
+    def add_batch(self, batch: pa.RecordBatch) -> None:
+        """As `add` for a batch of the writer's schema."""
+        if self._pending:
+            self._flush()
+        self._batches.append(batch)
+        self.rows += batch.num_rows
+        if sum(held.nbytes for held in self._batches) >= FLUSH_BYTES or len(self._batches) >= FLUSH_BATCHES:
             self._flush()
 
     def close(self) -> list[Path]:
@@ -207,6 +173,9 @@ class SampleWriter:
     def _flush(self) -> None:
         import pyarrow as pa
 
+        if self._batches:
+            batches, self._batches = self._batches, []
+            self._write(pa.Table.from_batches(batches))
         if not self._pending:
             return
         try:
@@ -214,6 +183,9 @@ class SampleWriter:
         except (pa.ArrowInvalid, pa.ArrowTypeError) as exc:
             raise DataError(f"{self.path} can't be written: a carried-through column changes its type ({exc})") from exc
         self._pending = []
+        self._write(table)
+
+    def _write(self, table: pa.Table) -> None:
         while table.num_rows:
             if self._writer is None:
                 self._open()
@@ -230,74 +202,14 @@ class SampleWriter:
             self._writer = None
 
 
-class _Coder:
-    """Turns texts into codes, block by block."""
-
-    def __init__(self) -> None:
-        self._codes: dict[str, int] = {}
-        self._blocks: list[np.ndarray] = []
-
-    def add(self, values: list[str]) -> None:
-        codes = self._codes
-        self._blocks.append(
-            np.fromiter((codes.setdefault(value, len(codes)) for value in values), np.int32, count=len(values))
-        )
-
-    def done(self) -> Coded:
-        empty = np.empty(0, dtype=np.int32)
-        return Coded(tuple(self._codes), np.concatenate(self._blocks) if self._blocks else empty)
-
-
-_Block = tuple[Path, np.ndarray, dict[str, list[str]], str | None]
-
-
-def _name_blocks(path: Path) -> Iterator[_Block]:
-    """(file, row numbers, name columns, None), or an error for a file or a row."""
-    if not path.exists() or (path.is_dir() and any((path / name).exists() for name in ("state.json",))):
-        yield from _named(iter_rows(path))
-        return
-    for file in data_files(path):
-        yield from _parquet_names(file) if file.suffix == ".parquet" else _named(iter_rows(file))
-
-
-def _parquet_names(file: Path) -> Iterator[_Block]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    none = np.empty(0, dtype=np.int64)
-    start = 0
-    try:
-        with pq.ParquetFile(file) as parquet:
-            missing = [name for name in NAME_COLUMNS if name not in parquet.schema_arrow.names]
-            if missing:
-                yield file, none, {}, f"{file}: {missing_text(missing, parquet.schema_arrow.names)}"
-                return
-            for batch in parquet.iter_batches(batch_size=1 << 16, columns=list(NAME_COLUMNS)):
-                columns = {name: batch.column(name).to_pylist() for name in NAME_COLUMNS}
-                if all(type(value) is str and value for column in columns.values() for value in column):
-                    yield file, np.arange(start, start + batch.num_rows), columns, None
-                else:
-                    yield from _named(RawRow(file, start + i, row) for i, row in enumerate(batch.to_pylist()))
-                start += batch.num_rows
-    except (pa.ArrowException, OSError) as exc:
-        yield file, none, {}, f"{file} can't be read beyond row {start} ({exc})"
-
-
-def _named(rows: Iterator[RawRow]) -> Iterator[_Block]:
-    for raw in rows:
-        at = np.array([0 if raw.row is None else raw.row])
-        problem = raw.error
-        values = {name: raw.values.get(name) for name in NAME_COLUMNS} if problem is None else {}
-        if isinstance(values.get("id"), int) and not isinstance(values.get("id"), bool):
-            values["id"] = str(values["id"])
-        wrong = [name for name, value in values.items() if not isinstance(value, str) or not value.strip()]
-        if problem is None and wrong:
-            problem = f"{', '.join(wrong)} must be text; got {', '.join(repr(values[name])[:40] for name in wrong)}"
-        error = None if problem is None else str(BadRow(str(raw.file), raw.row, problem))
-        yield raw.file, at, {name: [str(value)] for name, value in values.items()}, error
-
-
 def _chosen_parquet(file: Path, numbers: np.ndarray) -> Iterator[RawRow]:
+    for taken, batch in _chosen_batches(file, numbers):
+        for number, values in zip(taken.tolist(), batch.to_pylist(), strict=True):
+            yield RawRow(file, number, values)
+
+
+def _chosen_batches(file: Path, numbers: np.ndarray) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
+    """(row numbers, their rows) of a parquet file, by batches; row groups without any are not read."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(file) as parquet:
@@ -307,13 +219,33 @@ def _chosen_parquet(file: Path, numbers: np.ndarray) -> Iterator[RawRow]:
             low, high = np.searchsorted(numbers, (start, end))
             if low < high:
                 begin = start
-                for batch in parquet.iter_batches(batch_size=BATCH_ROWS, row_groups=[group]):
+                for batch in parquet.iter_batches(batch_size=FLUSH_ROWS, row_groups=[group]):
                     first, last = np.searchsorted(numbers, (begin, begin + batch.num_rows))
-                    rows = numbers[first:last]
-                    for number, values in zip(rows.tolist(), batch.take(rows - begin).to_pylist(), strict=True):
-                        yield RawRow(file, number, values)
+                    taken = numbers[first:last]
+                    if len(taken):
+                        yield taken, batch.take(taken - begin)
                     begin += batch.num_rows
             start = end
+
+
+def _conforming(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch | None:
+    """The batch with exactly the columns of `schema`, absent ones null; None where that takes more than copying."""
+    import pyarrow as pa
+
+    columns = []
+    for field in schema:
+        if field.name not in batch.schema.names:
+            columns.append(pa.nulls(batch.num_rows, field.type))
+            continue
+        column = batch.column(field.name)
+        if pa.types.is_null(column.type):
+            column = pa.nulls(batch.num_rows, field.type)
+        if column.type != field.type:
+            return None
+        if field.name == "images" and column.flatten().field("bytes").null_count:
+            return None
+        columns.append(column)
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _file_schemas(path: Path) -> Iterator[pa.Schema]:
