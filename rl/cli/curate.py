@@ -1,4 +1,4 @@
-"""`rl curate [profile | select | merge]`; `rl curate CONFIG` profiles and selects in one go."""
+"""`rl curate [profile | select | clean | merge]`; `rl curate CONFIG` profiles and selects in one go."""
 
 from __future__ import annotations
 
@@ -54,6 +54,12 @@ def select(
 ) -> None:
     """Select the RL set from stored attempts."""
     execute("curate select", config, overrides or [], dry_run=dry_run, arguments={"explain": explain})
+
+
+@curate_app.command("clean")
+def clean(config: ConfigPath, overrides: Overrides = None, dry_run: DryRun = False) -> None:
+    """Remove broken, repeated, leaked and guessable rows, with a reason for each."""
+    execute("curate clean", config, overrides or [], dry_run=dry_run)
 
 
 @curate_app.command("merge")

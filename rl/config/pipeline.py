@@ -22,6 +22,7 @@ class StepConfig(StrictModel):
         "curate",
         "curate profile",
         "curate select",
+        "curate clean",
         "train",
         "eval",
     ]

@@ -43,14 +43,14 @@ class Gathered:
         return policy
 
 
-def gather(folders: Sequence[Path], index: Mapping[str, int]) -> Gathered:
-    """Read the attempts of folders at the candidates of `index` (id -> row).
+def gather(folders: Sequence[Path], index: Mapping[str, int], count: int | None = None) -> Gathered:
+    """Read the attempts of folders at the candidates of `index` (id -> row), of `count` rows in all.
 
     Raises:
         DataError: see `read_attempts`; a reward that is not finite.
     """
     found = Gathered()
-    count = len(index)
+    count = len(index) if count is None else count
     for batch in read_attempts(folders, ("id", "policy", "attempt", "reward")):
         ids, policies = batch.column("id"), batch.column("policy")
         row_of = np.array([index.get(name, -1) for name in ids.dictionary.to_pylist()], dtype=np.int64)

@@ -19,12 +19,12 @@ def sample(sample_id: str, source: str = "chart", problem_type: str = "ocr", **c
     return Sample(id=sample_id, **values)
 
 
-def attempts(sample_id: str, rewards: Sequence[float | None], policy: str = "p", first: int = 0) -> list[Attempt]:
+def attempts(
+    sample_id: str, rewards: Sequence[float | None], policy: str = "p", first: int = 0, answer: str = "4"
+) -> list[Attempt]:
     return [
-        Attempt(
-            sample_id, policy, first + i, 100 + i, reward, "ok" if reward is not None else "timeout", 7, "stop", "4"
-        )
-        for i, reward in enumerate(rewards)
+        Attempt(sample_id, policy, i, 100 + i, reward, "timeout" if reward is None else "ok", 7, "stop", answer)
+        for i, reward in enumerate(rewards, start=first)
     ]
 
 
@@ -32,10 +32,15 @@ def right_of(right: int, n: int = 8) -> list[float | None]:
     return [1.0] * right + [0.0] * (n - right)
 
 
-def store(folder: Path, rewards: Mapping[str, Sequence[float | None]], policy: str = "p") -> Path:
+def store(
+    folder: Path,
+    rewards: Mapping[str, Sequence[float | None]],
+    policy: str = "p",
+    answers: Mapping[str, str] | None = None,
+) -> Path:
     with AttemptWriter(folder / FOLDER) as writer:
         for sample_id, values in rewards.items():
-            writer.append(attempts(sample_id, values, policy))
+            writer.append(attempts(sample_id, values, policy, answer=(answers or {}).get(sample_id, "4")))
     return folder
 
 
