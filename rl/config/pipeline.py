@@ -23,6 +23,7 @@ class StepConfig(StrictModel):
         "curate profile",
         "curate select",
         "curate clean",
+        "curate report",
         "train",
         "eval",
     ]

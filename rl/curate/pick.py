@@ -116,12 +116,12 @@ def _cut(
     """Mark those of `rows` that do not fit into `size`."""
     if len(rows) <= size:
         return
-    draw = np.array([_draw(seed, ids[row]) for row in rows.tolist()], dtype=np.uint64)
+    draw = np.array([draw(seed, ids[row]) for row in rows.tolist()], dtype=np.uint64)
     keys = (draw,) if config.order == "random" else (draw, -np.nan_to_num(score[rows], nan=-np.inf))
     reasons[rows[np.lexsort(keys)[size:]]] = OVER_SIZE
 
 
-def _draw(seed: int, sample_id: str) -> int:
+def draw(seed: int, sample_id: str) -> int:
     """A number for a sample that depends on nothing but the seed and its id: adding candidates does not reshuffle."""
     return int.from_bytes(hashlib.blake2b(f"{seed}|{sample_id}".encode(), digest_size=8).digest(), "big")
 

@@ -53,6 +53,7 @@ def cleaned(tmp_path, samples, **changes) -> dict[str, str]:
 
 
 COMMON = "Answer with one word only and give no explanation of any kind whatsoever please:"
+FRENCH = "Combien de temps faut-il au train pour atteindre la ville voisine en longeant la rivière ?"
 LONG = "A train leaves the station at noon and travels east along the river towards the next town"
 
 
@@ -163,10 +164,7 @@ def test_checks_of_single_rows(tmp_path, monkeypatch):
     samples = [
         sample("short", problem="?"),
         sample("answer", problem="Say it", answers=("x" * 60,), answer_type="string"),
-        sample(
-            "french",
-            problem="Combien de temps faut-il au train pour atteindre la ville voisine en longeant la rivière ?",
-        ),
+        sample("french", problem=FRENCH),
         sample("english", problem=f"{LONG}, and nobody knows when."),
         sample("blank", problem="<image>What?", images=(png(),)),
         sample("small", problem="<image>What?", images=(png((1, 1, 5, 5), size=12),)),
@@ -174,9 +172,7 @@ def test_checks_of_single_rows(tmp_path, monkeypatch):
         sample("gold", problem="How many?", answers=("some",)),
         sample("second", problem="How many now?", answers=("some", "3")),
         sample("type", problem="Draw it", answer_type="svg-code"),
-        sample(
-            "option", problem="Which?", answer_type="multiple-choice", answers=("E",), extra={"options": ["x", "y"]}
-        ),
+        sample("option", problem="Which?", answers=("E",), **choice),
     ]
     fate = cleaned(tmp_path, samples, text={"languages": ["en"], "max_answer": 50}, golds={})
     assert fate == {
