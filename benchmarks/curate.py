@@ -3,7 +3,8 @@
 Regime: CPU only, one process per measurement, files in the page cache. `select` reads names and attempts from parquet
 and writes every output; candidates have no images, which `select` never reads for rows that it drops. Side by side
 stands the plain way with `datasets`: one `map` to the pass rates, one `filter` by the same rule, over rows that already
-hold their rewards in a list, which spares it the grouping.
+hold their rewards in a list, which spares it the grouping. The plain way to near duplicates is one `map` to pieces and
+one `filter` with a MinHash index that remembers what it has seen.
 
     python benchmarks/curate.py --candidates 1000000 --attempts 16
 """
@@ -99,7 +100,61 @@ def select_plain(folder: Path) -> int:
     return len(kept)
 
 
-TASKS = {"select_ours": select_ours, "select_plain": select_plain}
+def make_texts(folder: Path, rows: int) -> None:
+    """Write text problems of 20 to 60 words, of which every tenth repeats an earlier one but for a word or two."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rng = np.random.default_rng(1)
+    vocabulary = np.array(["".join(chr(97 + c) for c in rng.integers(0, 26, n)) for n in rng.integers(3, 10, 20_000)])
+    problems: list[str] = []
+    for number in range(rows):
+        if number % 10 == 9:
+            words = problems[int(rng.integers(0, number))].split()
+            words[int(rng.integers(0, len(words)))] = str(vocabulary[rng.integers(0, len(vocabulary))])
+        else:
+            words = vocabulary[rng.integers(0, len(vocabulary), int(rng.integers(20, 60)))].tolist()
+        problems.append(" ".join(words))
+    columns = {"id": [f"text_{i}" for i in range(rows)], "problem": problems, "answer": [["4"]] * rows}
+    columns |= {"problem_type": ["stem"] * rows, "answer_type": ["number"] * rows, "source": ["texts"] * rows}
+    pq.write_table(pa.table(columns), folder / "texts.parquet")
+
+
+def clean_ours(folder: Path) -> int:
+    from rl.config.base import parse_config
+    from rl.config.clean import CleanConfig
+    from rl.curate.clean import run
+    from rl.data.catalogue import read_catalogue
+
+    raw = {"data": str(folder / "texts.parquet"), "out": str(folder / "clean"), "golds": {"verify": False}}
+    return len(read_catalogue(run(parse_config(CleanConfig, raw))))
+
+
+def clean_plain(folder: Path) -> int:
+    import datasets
+    import rensa
+
+    seen = rensa.RMinHashDeduplicator(threshold=0.7, num_perm=128, use_lsh=True)
+
+    def pieces(row: dict[str, Any]) -> dict[str, list[str]]:
+        text = row["problem"].lower()
+        return {"pieces": [text[i : i + 5] for i in range(len(text) - 4)]}
+
+    def fresh(row: dict[str, Any]) -> bool:
+        return bool(seen.add_pairs([(row["id"], row["pieces"])])[0])
+
+    rows = datasets.load_dataset("parquet", data_files=str(folder / "texts.parquet"), cache_dir=str(folder / "hf"))
+    kept = rows["train"].map(pieces).filter(fresh, load_from_cache_file=False).remove_columns("pieces")
+    kept.to_parquet(str(folder / "plain.parquet"))
+    return len(kept)
+
+
+TASKS = {
+    "select_ours": select_ours,
+    "select_plain": select_plain,
+    "clean_ours": clean_ours,
+    "clean_plain": clean_plain,
+}
 
 
 def measure(name: str, folder: Path) -> dict[str, Any]:
@@ -128,7 +183,10 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make(folder, args.candidates, args.attempts)
+        if any(task.startswith("select") for task in args.only):
+            make(folder, args.candidates, args.attempts)
+        if any(task.startswith("clean") for task in args.only):
+            make_texts(folder, args.candidates)
         results = {task: measure(task, folder) for task in args.only}
     for task, result in results.items():
         times = f"{result['seconds']:8.1f} s {result['cpu_seconds']:8.1f} CPU s"

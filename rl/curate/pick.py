@@ -116,8 +116,8 @@ def _cut(
     """Mark those of `rows` that do not fit into `size`."""
     if len(rows) <= size:
         return
-    draw = np.array([draw(seed, ids[row]) for row in rows.tolist()], dtype=np.uint64)
-    keys = (draw,) if config.order == "random" else (draw, -np.nan_to_num(score[rows], nan=-np.inf))
+    drawn = np.array([draw(seed, ids[row]) for row in rows.tolist()], dtype=np.uint64)
+    keys = (drawn,) if config.order == "random" else (drawn, -np.nan_to_num(score[rows], nan=-np.inf))
     reasons[rows[np.lexsort(keys)[size:]]] = OVER_SIZE
 
 

@@ -268,7 +268,7 @@ def _gallery(config: CurationReportConfig, material: Material) -> list[str]:
         return []
     catalogue = read_catalogue(material.data)
     seen: dict[str, int] = {}
-    turns = []
+    turns: list[tuple[int, int, int]] = []
     for row in sorted(range(len(catalogue)), key=lambda row: draw(config.seed, catalogue.ids[row])):
         source = catalogue.source.value(row)
         seen[source] = seen.get(source, 0) + 1

@@ -152,8 +152,8 @@ def judge(id: str, source: str, rewards: Sequence[float | None], right_from: flo
     scores = tally(row, right_from, rule.pass_k, confidence)
     reason = REASONS[judge_discrepancy(scores, np.zeros(1, dtype=int), [source], rule, confidence)[0]]
     right = float(scores.right[0]) if scores.judged[0] else math.nan
-    estimates = (float(values[0]) for values in (scores.mean, scores.pass_at_1, scores.pass_at_k))
-    return Candidate(id, source, int(scores.n[0]), right, *estimates, reason == "kept", reason)
+    mean, first, last = (float(values[0]) for values in (scores.mean, scores.pass_at_1, scores.pass_at_k))
+    return Candidate(id, source, int(scores.n[0]), right, mean, first, last, reason == "kept", reason)
 
 
 def is_settled(rewards: Sequence[float], left: int, right_from: float, rule: SelectConfig) -> bool:

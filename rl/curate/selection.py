@@ -125,14 +125,13 @@ def select(config: SelectionConfig) -> Selection:
     k = config.select.pass_k if config.select else two.min_attempts if two else 1
     scores = tally(gathered.rewards[policy], RIGHT, k, config.confidence)
     reasons = np.where(gathered.made[policy], KEPT, NOT_ATTEMPTED).astype(np.uint8)
-    small = None
+    small: Tally | None = None
     if two is not None:
-        rates = [
+        small, large = (
             tally(gathered.rewards[gathered.of(name)], RIGHT, two.min_attempts, config.confidence)
             for name in (two.small, two.large)
-        ]
-        small = rates[0]
-        reasons = np.where(reasons == KEPT, judge_two_policies(*rates, two, config.confidence), reasons)
+        )
+        reasons = np.where(reasons == KEPT, judge_two_policies(small, large, two, config.confidence), reasons)
     rule = thresholds(scores, config.select) if config.select else None
     if rule is not None:
         source = catalogue.source

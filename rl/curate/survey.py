@@ -1,10 +1,12 @@
-"""One pass over a dataset: every row is checked, and what the later comparisons need of it is kept, some 100 bytes.
+"""One pass over a dataset: every row is checked, and what the later comparisons need of it is kept, some 200 bytes.
 
 Signatures and thumbnails, 1.3 KB a row, go to files in the work folder, so that memory does not grow with them.
 """
 
 from __future__ import annotations
 
+import sys
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,18 +45,19 @@ class Survey:
     """What the pass found, in the dataset's order."""
 
     files: dict[Path, int] = field(default_factory=dict)
-    file: list[int] = field(default_factory=list)
-    row: list[int] = field(default_factory=list)
+    file: array[int] = field(default_factory=lambda: array("l"))
+    row: array[int] = field(default_factory=lambda: array("l"))
     ids: list[str | None] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
     answer_types: list[str] = field(default_factory=list)
     removals: dict[int, Removal] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
     """Files that give no rows, with the reason"""
-    exact: list[tuple[int, int]] = field(default_factory=list)
-    answers: list[int] = field(default_factory=list)
-    context: list[int] = field(default_factory=list)
-    hash: list[int] = field(default_factory=list)
+    exact: array[int] = field(default_factory=lambda: array("Q"))
+    """Two entries a row; what these columns mean says `Prints`"""
+    answers: array[int] = field(default_factory=lambda: array("Q"))
+    context: array[int] = field(default_factory=lambda: array("Q"))
+    hash: array[int] = field(default_factory=lambda: array("Q"))
     pictured: list[bool] = field(default_factory=list)
     leaks: dict[int, tuple[str, str]] = field(default_factory=dict)
     decoded: int = 0
@@ -166,8 +169,8 @@ def _parsed(found: Survey, raw: RawRow, seen: set[str]) -> Sample | None:
     found.row.append(raw.row)
     name = raw.values.get("id")
     found.ids.append(None if name is None else str(name))
-    found.sources.append(str(raw.values.get("source")))
-    found.answer_types.append(str(raw.values.get("answer_type")))
+    found.sources.append(sys.intern(str(raw.values.get("source"))))
+    found.answer_types.append(sys.intern(str(raw.values.get("answer_type"))))
     try:
         sample = to_sample(raw)
     except RowError as exc:
@@ -223,7 +226,7 @@ def _print(
         usable = [picture for picture in pictures if picture.problem is None]
         answers: Any = () if sample is None else tuple(sorted(text.squeezed(a).casefold() for a in sample.answers))
         plain = text.squeezed(question)
-        found.exact.append((text.key64(plain, digests), text.key64(digests, plain)))
+        found.exact.extend((text.key64(plain, digests), text.key64(digests, plain)))
         found.answers.append(text.key64(answers))
         found.context.append(text.key64(answers, text.numbers(question), digests[1:], bool(digests)))
         found.hash.append(usable[0].hash if usable else 0)
