@@ -185,6 +185,10 @@ class RewardClient:
             pairs = zip(self.actors, itertools.cycle(kept), strict=False)
             await asyncio.gather(*(actor.load_state_dict.remote(state) for actor, state in pairs))
 
+    async def answers(self, scoring: Any, limit: int) -> tuple[str | None, ...]:
+        """Final answers, cut at `limit` characters, of the completions behind a reference to a `ScoringTask`."""
+        return await self.actors[self._turn].answers.remote(scoring, limit)
+
     async def close(self) -> None:
         await _end(self.actors)
 

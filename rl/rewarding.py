@@ -94,6 +94,13 @@ class RewardWorker:
         if self.mixture is not None:
             self.mixture.load_state_dict(state)
 
+    async def answers(self, task: Any, limit: int) -> tuple[str | None, ...]:
+        """The final answers of a `ScoringTask`'s completions, cut at `limit` characters; None where there is none."""
+        from rewards.extract import final_answer
+
+        found = (final_answer(text) for text in task.texts)
+        return tuple(None if answer is None else answer[:limit] for answer in found)
+
     async def close(self) -> None:
         if self.mixture is not None:
             self.mixture.close()

@@ -9,7 +9,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from rl.cli.arguments import ConfigPath, DryRun, Overrides
 from rl.cli.configs import config_app
+from rl.cli.curate import curate_app
 from rl.cli.execute import execute, execute_pipeline
 from rl.errors import DataError, RLError
 
@@ -17,12 +19,6 @@ USAGE_ERROR = 2
 TRACEBACK = "RL_TRACEBACK"
 """Environment variable: 1 shows where an error comes from."""
 
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file.", show_default=False)]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace the file's: section.key=value."),
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Resolve, validate and print the config, then stop.")]
 Layout = Literal["rl172k", "jsonl", "verl", "trl", "virl39k"]
 
 app = typer.Typer(
@@ -37,6 +33,7 @@ model_app = typer.Typer(help="Make models.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(model_app, name="model")
 app.add_typer(config_app, name="config")
+app.add_typer(curate_app, name="curate")
 
 
 def main() -> None:
@@ -114,12 +111,6 @@ def model_init(config: ConfigPath, overrides: Overrides = None, dry_run: DryRun 
 def sft(config: ConfigPath, overrides: Overrides = None, dry_run: DryRun = False) -> None:
     """Train one supervised stage."""
     execute("sft", config, overrides or [], dry_run=dry_run)
-
-
-@app.command()
-def curate(config: ConfigPath, overrides: Overrides = None, dry_run: DryRun = False) -> None:
-    """Sample and score candidates, and select the RL set."""
-    execute("curate", config, overrides or [], dry_run=dry_run)
 
 
 @app.command()

@@ -15,11 +15,30 @@ Pool = Literal["train", "heldout", "eval"]
 """Parts of the space of scenes that never share one, as in `rl.data.synth.POOLS`."""
 
 
+PlantKind = Literal[
+    "exact_duplicate",
+    "near_duplicate",
+    "conflicting_answers",
+    "leaked",
+    "broken_image",
+    "blank_image",
+    "bad_gold",
+    "wrong_gold",
+    "guessable",
+    "bad_row",
+]
+"""Faults that can be planted, as in `rl.data.synth.plant`."""
+
+
 class SplitConfig(StrictModel):
     """One split: how many rows of each family, and from which pool of scenes."""
 
     count: dict[Source, NonNegativeInt]
     pool: Pool | None = Field(default=None, description="Where the scenes come from; by default the split's own name.")
+    plant: dict[PlantKind, NonNegativeInt] = Field(
+        default={}, description="Rows with faults to add, to try a cleaning on; they name their kind in data_source."
+    )
+    leak_from: str | None = Field(default=None, description="Earlier split whose rows `leaked` repeats.")
 
 
 class SynthConfig(StrictModel):
@@ -40,6 +59,9 @@ class SynthConfig(StrictModel):
                 raise ValueError(f"split name {name!r} becomes a file name; use letters, digits, '-' and '_'")
             if split.pool is None and name not in ("train", "heldout", "eval"):
                 raise ValueError(f"split {name!r} is not named after a pool; set its pool to train, heldout or eval")
+            earlier = list(splits)[: list(splits).index(name)]
+            if split.plant.get("leaked") and split.leak_from not in earlier:
+                raise ValueError(f"split {name!r} plants leaks; set leak_from to a split that stands before it")
             if not any(split.count.values()):
                 raise ValueError(f"split {name!r} asks for no rows; set count to rows per family")
         return splits

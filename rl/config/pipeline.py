@@ -15,7 +15,18 @@ from rl.config.placeholders import RESERVED
 class StepConfig(StrictModel):
     """One command with its config file."""
 
-    run: Literal["data synth", "model init", "sft", "curate", "train", "eval"]
+    run: Literal[
+        "data synth",
+        "model init",
+        "sft",
+        "curate",
+        "curate profile",
+        "curate select",
+        "curate clean",
+        "curate report",
+        "train",
+        "eval",
+    ]
     config: str = Field(description="YAML file, relative to the pipeline file.")
     set: dict[str, Any] = Field(default={}, description="Dotted keys to set in that file, as on the command line.")
     name: str = Field(default="", description="What `--from` and `--until` call the step; the file's stem by default.")

@@ -1,4 +1,4 @@
-"""Selection: pure functions from scored attempts to kept and dropped candidates with reasons."""
+"""Selection rules: pure functions from the rewards of stored attempts to a reason for every candidate."""
 
 from __future__ import annotations
 
@@ -6,8 +6,28 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rl.algo.passk import pass_at_k
-from rl.config.curate import SelectConfig
+import numpy as np
+
+from rl.algo.passk import pass_at_k_table, rate_interval
+from rl.config.curate import ConfidenceConfig, SelectConfig, TwoPolicyConfig
+
+REASONS = (
+    "kept",
+    "not_attempted",
+    "too_few_valid",
+    "too_hard",
+    "too_easy",
+    "outside_band",
+    "noise",
+    "kept_by_rule",
+    "not_in_composition",
+    "over_size",
+)
+"""What may become of a candidate; `kept_by_rule` is the reason to leave one out of the complement."""
+KEPT, NOT_ATTEMPTED, TOO_FEW, TOO_HARD, TOO_EASY, OUTSIDE, NOISE, BY_RULE, NO_GROUP, OVER_SIZE = range(len(REASONS))
+RULE_DROPS = (TOO_HARD, TOO_EASY, OUTSIDE, NOISE)
+
+_CHUNK = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,28 +47,146 @@ class Candidate:
     """Pass@k with the k of the rule."""
     kept: bool
     reason: str
-    """`kept`, `too_few_valid` (fewer than k), `too_hard`, `too_easy` or `outside_band`."""
+    """One of `REASONS`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Counts and estimates, one element per candidate; estimates are NaN with fewer than k valid attempts."""
+
+    n: np.ndarray
+    """int64: attempts whose grader gave a value"""
+    right: np.ndarray
+    """int64: of those, how many were right"""
+    mean: np.ndarray
+    pass_at_1: np.ndarray
+    pass_at_k: np.ndarray
+    low: np.ndarray
+    """Ends of the interval for the chance that one attempt is right; that of Pass@k is `1 - (1 - chance)^k`."""
+    high: np.ndarray
+    k: int
+
+    @property
+    def judged(self) -> np.ndarray:
+        """bool: whether there are enough valid attempts."""
+        return self.n >= self.k
+
+
+def tally(rewards: np.ndarray, right_from: float, k: int, confidence: ConfidenceConfig) -> Tally:
+    """Count float64 [candidates, attempts] rewards, NaN where there is none; right are those from `right_from` on."""
+    rows, most = rewards.shape
+    n, right = np.zeros(rows, dtype=np.int64), np.zeros(rows, dtype=np.int64)
+    total = np.zeros(rows)
+    for start in range(0, rows, _CHUNK):
+        part = slice(start, start + _CHUNK)
+        block = rewards[part]
+        n[part] = np.count_nonzero(~np.isnan(block), axis=1)
+        right[part] = np.count_nonzero(block >= right_from, axis=1)
+        total[part] = _exact_sums(block)
+    enough = n >= k
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(enough, total / n, np.nan)
+        first = np.where(enough, right / n, np.nan)
+    last = pass_at_k_table(most, k)[n, right]
+    counts, where = np.unique(n * (most + 1) + right, return_inverse=True)
+    low, high = rate_interval(counts // (most + 1), counts % (most + 1), confidence.level, confidence.method)
+    return Tally(n, right, mean, first, last, low[where], high[where], k)
+
+
+def judge_discrepancy(
+    scores: Tally, source: np.ndarray, sources: Sequence[str], rule: SelectConfig, confidence: ConfidenceConfig
+) -> np.ndarray:
+    """Reason codes uint8 [candidates] under the discrepancy rule.
+
+    Pass@k high and Pass@1 low: the gap between what the policy can do and what it does is what RL can close.
+
+    Args:
+        source: int [candidates], indices into `sources`.
+        rule: with thresholds, see `thresholds`; its quantiles are not looked at.
+    """
+    above = np.array([rule.bands.get(name, rule.band).above for name in sources])[source]
+    below = np.array([rule.bands.get(name, rule.band).below for name in sources])[source]
+    hard_side, easy_side = scores.pass_at_k, scores.pass_at_1
+    if confidence.decide == "sure-to-drop":
+        hard_side, easy_side = _chance_of_k(scores.high, scores.k), scores.low
+    elif confidence.decide == "sure-to-keep":
+        hard_side, easy_side = _chance_of_k(scores.low, scores.k), scores.high
+    tests = (
+        (~scores.judged, TOO_FEW),
+        (hard_side < rule.min_pass_at_k, TOO_HARD),
+        (easy_side > rule.max_pass_at_1, TOO_EASY),
+        (~((above < scores.mean) & (scores.mean < below)), OUTSIDE),
+    )
+    return _first_reason(len(scores.n), tests)
+
+
+def thresholds(scores: Tally, rule: SelectConfig) -> SelectConfig:
+    """The rule with its quantiles turned into thresholds, taken over the candidates with enough attempts."""
+    found = {}
+    for name, values in (("min_pass_at_k", scores.pass_at_k), ("max_pass_at_1", scores.pass_at_1)):
+        quantile = getattr(rule.quantiles, name)
+        if quantile is not None and scores.judged.any():
+            found[name] = float(np.quantile(values[scores.judged], quantile))
+    return rule.model_copy(update=found)
+
+
+def judge_two_policies(small: Tally, large: Tally, rule: TwoPolicyConfig, confidence: ConfidenceConfig) -> np.ndarray:
+    """Reason codes uint8 [candidates] under the offline rule of Intern-S1."""
+    easy_side, noise_side = small.pass_at_1, large.pass_at_1
+    if confidence.decide == "sure-to-drop":
+        easy_side, noise_side = small.low, large.high
+    elif confidence.decide == "sure-to-keep":
+        easy_side, noise_side = small.high, large.low
+    tests = (
+        (~(small.judged & large.judged), TOO_FEW),
+        (easy_side >= rule.easy_from, TOO_EASY),
+        (noise_side <= rule.noise_to, NOISE),
+    )
+    return _first_reason(len(small.n), tests)
 
 
 def judge(id: str, source: str, rewards: Sequence[float | None], right_from: float, rule: SelectConfig) -> Candidate:
-    """Apply the rule to one candidate's rewards.
+    """Apply the discrepancy rule to one candidate's rewards; None is a failed grader."""
+    row = np.array([[math.nan if reward is None else reward for reward in rewards]], dtype=np.float64)
+    confidence = ConfidenceConfig()
+    scores = tally(row, right_from, rule.pass_k, confidence)
+    reason = REASONS[judge_discrepancy(scores, np.zeros(1, dtype=int), [source], rule, confidence)[0]]
+    right = float(scores.right[0]) if scores.judged[0] else math.nan
+    mean, first, last = (float(values[0]) for values in (scores.mean, scores.pass_at_1, scores.pass_at_k))
+    return Candidate(id, source, int(scores.n[0]), right, mean, first, last, reason == "kept", reason)
 
-    Pass@k high and Pass@1 low: the discrepancy between what the policy can do and what it does is what RL can close.
+
+def is_settled(rewards: Sequence[float], left: int, right_from: float, rule: SelectConfig) -> bool:
+    """Whether the discrepancy rule drops a candidate whatever its `left` further attempts bring.
+
+    Pass@1 only ends low enough if it does so with all of them wrong, Pass@k only high enough with all of them right.
+    An attempt whose grader fails makes the share of right ones larger than a wrong one does, so it saves nothing.
     """
-    values = [reward for reward in rewards if reward is not None]
-    if len(values) < rule.pass_k:
-        return Candidate(id, source, len(values), math.nan, math.nan, math.nan, math.nan, False, "too_few_valid")
-    right = sum(value >= right_from for value in values)
-    mean = math.fsum(values) / len(values)
-    first = right / len(values)
-    last = pass_at_k(len(values), right, rule.pass_k)
-    band = rule.bands.get(source, rule.band)
-    if last < rule.min_pass_at_k:
-        reason = "too_hard"
-    elif first > rule.max_pass_at_1:
-        reason = "too_easy"
-    elif not band.above < mean < band.below:
-        reason = "outside_band"
-    else:
-        reason = "kept"
-    return Candidate(id, source, len(values), float(right), mean, first, last, reason == "kept", reason)
+    right, n = sum(reward >= right_from for reward in rewards), len(rewards) + left
+    if len(rewards) < rule.pass_k:
+        return False
+    best = pass_at_k_table(n, rule.pass_k)[n, right + left]
+    return bool(right / n > rule.max_pass_at_1 or best < rule.min_pass_at_k)
+
+
+def _first_reason(count: int, tests: Sequence[tuple[np.ndarray, int]]) -> np.ndarray:
+    """The code of the first test that holds, `KEPT` where none does."""
+    codes = np.full(count, KEPT, dtype=np.uint8)
+    for holds, code in reversed(tests):
+        codes[holds] = code
+    return codes
+
+
+def _chance_of_k(chance: np.ndarray, k: int) -> np.ndarray:
+    """Chance that one of k independent attempts is right; it rises with `chance`, so ends of intervals stay ends."""
+    return 1.0 - (1.0 - chance) ** k
+
+
+def _exact_sums(block: np.ndarray) -> np.ndarray:
+    """Sum of each row without rounding on the way; sums of whole numbers have none."""
+    filled = np.where(np.isnan(block), 0.0, block)
+    sums: np.ndarray = filled.sum(axis=1)
+    broken = np.flatnonzero((filled != np.rint(filled)).any(axis=1))
+    if len(broken):
+        sums[broken] = [math.fsum(row) for row in filled[broken].tolist()]
+    return sums

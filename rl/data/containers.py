@@ -42,7 +42,7 @@ def iter_rows(path: str | Path, required: Sequence[str] = ()) -> Iterator[RawRow
     if path.is_dir() and (path / "state.json").exists():
         yield from _saved_dataset_rows(path, required)
         return
-    for file in _data_files(path):
+    for file in data_files(path):
         yield from _parquet_rows(file, required) if file.suffix == ".parquet" else _jsonl_rows(file)
 
 
@@ -66,7 +66,7 @@ def column_values(path: str | Path, column: str) -> set[str]:
 
     path = Path(path)
     if path.exists() and not (path / "state.json").exists():
-        files = _data_files(path)
+        files = data_files(path)
         if all(file.suffix == ".parquet" for file in files):
             with contextlib.suppress(pa.ArrowException, OSError):  # other columns, images among them, are not read
                 tables = [pq.read_table(file, columns=[column]) for file in files]
@@ -74,7 +74,14 @@ def column_values(path: str | Path, column: str) -> set[str]:
     return {row.values[column] for row in iter_rows(path) if isinstance(row.values.get(column), str)}
 
 
-def _data_files(path: Path) -> list[Path]:
+def data_files(path: Path) -> list[Path]:
+    """The parquet or JSONL files of a dataset, in order.
+
+    Raises:
+        DataError: there are none.
+    """
+    if not path.exists():
+        raise DataError(f"{path} does not exist; give a parquet or JSONL file, or a folder of them")
     if path.is_file():
         if path.suffix in (".parquet", ".jsonl"):
             return [path]
@@ -98,7 +105,7 @@ def _parquet_rows(file: Path, required: Sequence[str]) -> Iterator[RawRow]:
     with parquet:
         missing = [name for name in required if name not in parquet.schema_arrow.names]
         if missing:
-            yield RawRow(file, None, {}, _missing_text(missing, parquet.schema_arrow.names))
+            yield RawRow(file, None, {}, missing_text(missing, parquet.schema_arrow.names))
             return
         number = 0
         try:
@@ -137,7 +144,7 @@ def _saved_dataset_rows(path: Path, required: Sequence[str]) -> Iterator[RawRow]
     assert isinstance(saved, datasets.Dataset)
     missing = [name for name in required if name not in saved.column_names]
     if missing:
-        yield RawRow(path, None, {}, _missing_text(missing, saved.column_names))
+        yield RawRow(path, None, {}, missing_text(missing, saved.column_names))
         return
     stored = saved.with_format("arrow")  # images as stored, undecoded
     for start in range(0, len(saved), BATCH_ROWS):
@@ -145,5 +152,5 @@ def _saved_dataset_rows(path: Path, required: Sequence[str]) -> Iterator[RawRow]
             yield RawRow(path, start + offset, values)
 
 
-def _missing_text(missing: Sequence[str], present: Sequence[str]) -> str:
+def missing_text(missing: Sequence[str], present: Sequence[str]) -> str:
     return f"missing columns: {', '.join(missing)}; present: {', '.join(present)}"

@@ -42,6 +42,10 @@ class RowError(ValueError):
     """The reason why one row can't be used; never leaves the data layer."""
 
 
+class RowImageError(RowError):
+    """An image of the row is missing or broken."""
+
+
 def to_sample(raw: RawRow) -> Sample:
     """Check a row and type it.
 
@@ -134,7 +138,7 @@ def image_bytes(item: Any, folder: Path, number: int) -> bytes:
     if isinstance(item, (bytes, bytearray)):
         return bytes(item)
     if not isinstance(item, str) or not item:
-        raise RowError(f"missing image {number}: got {type(item).__name__}, expected bytes, base64 text or a path")
+        raise RowImageError(f"missing image {number}: got {type(item).__name__}, expected bytes, base64 text or a path")
     if len(item) <= LONGEST_PATH and not item.startswith("data:"):
         file = folder / item
         if os.path.isfile(file):  # unlike Path.is_file, False for a name that no file system takes
@@ -144,7 +148,7 @@ def image_bytes(item: Any, folder: Path, number: int) -> bytes:
         return base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError) as exc:
         shown = item if len(item) <= 80 else item[:77] + "..."
-        raise RowError(f"missing image {number}: {shown!r} is neither a file below {folder} nor base64 text") from exc
+        raise RowImageError(f"missing image {number}: {shown!r} is neither a file below {folder} nor base64 text") from exc
 
 
 def _checked(data: bytes, number: int) -> bytes:
@@ -155,5 +159,5 @@ def _checked(data: bytes, number: int) -> bytes:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 image.verify()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as exc:
-        raise RowError(f"broken bytes of image {number} ({len(data)} bytes): {exc}") from exc
+        raise RowImageError(f"broken bytes of image {number} ({len(data)} bytes): {exc}") from exc
     return data

@@ -11,7 +11,7 @@ from typing import Any
 
 from rl.algo.passk import pass_at_k
 from rl.cluster import RewardClient, RolloutPool, failed_prompt
-from rl.config.rollout import SamplingConfig
+from rl.config.rollout import RolloutConfig, SamplingConfig
 from rl.metrics.console import progress
 from rl.records import RIGHT, GroupMeta
 from rl.rollout.worker import PromptTask
@@ -45,6 +45,24 @@ def attempt_seed(seed: int, sample_id: str) -> int:
     return int.from_bytes(digest[:4], "big") % (1 << 30)
 
 
+def prompts_in_flight(config: RolloutConfig, k: int) -> int:
+    """Prompts of `k` completions that keep every engine full, with as many again waiting."""
+    return max(1, 2 * config.workers * config.engine.max_num_seqs // k)
+
+
+async def attempt(pool: RolloutPool, rewards: RewardClient, source: str, task: PromptTask) -> Attempts:
+    """The scored completions of one task; a prompt that fails has no rewards."""
+    try:
+        meta, scoring, _ = await pool.generate(task)
+        values, statuses = await rewards.score(scoring, evaluation=True)
+    except Exception as exc:
+        cause = failed_prompt(exc)
+        if cause is None:
+            raise
+        return Attempts(None, task.sample_id, source, (None,) * task.n, (f"failed: {cause}",) * task.n, None)
+    return Attempts(meta, task.sample_id, meta.source, values, statuses, scoring)
+
+
 async def attempt_all(
     pool: RolloutPool,
     rewards: RewardClient,
@@ -57,23 +75,15 @@ async def attempt_all(
 ) -> list[Attempts]:
     """`k` scored completions of each sample, in the order of `ids`; a prompt that fails has no rewards."""
     sources = (await pool.catalogue(dataset))[1]
-    concurrency = asyncio.Semaphore(max(1, 2 * pool.config.workers * pool.config.engine.max_num_seqs // k))
+    concurrency = asyncio.Semaphore(prompts_in_flight(pool.config, k))
     with progress(label, len(ids)) as bar:
 
         async def one(index: int, sample_id: str) -> Attempts:
             async with concurrency:
                 task = PromptTask(index, dataset, sample_id, k, attempt_seed(seed, sample_id), sampling, tag=label)
-                try:
-                    meta, scoring, _ = await pool.generate(task)
-                    values, statuses = await rewards.score(scoring, evaluation=True)
-                except Exception as exc:
-                    cause = failed_prompt(exc)
-                    if cause is None:
-                        raise
-                    bar.advance()
-                    return Attempts(None, sample_id, sources[sample_id], (None,) * k, (f"failed: {cause}",) * k, None)
+                made = await attempt(pool, rewards, sources[sample_id], task)
             bar.advance()
-            return Attempts(meta, sample_id, meta.source, values, statuses, scoring)
+            return made
 
         return list(await asyncio.gather(*(one(index, sample_id) for index, sample_id in enumerate(ids))))
 

@@ -13,8 +13,18 @@ from types import TracebackType
 from typing import Any, Protocol, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.progress import TimeRemainingColumn as RemainingColumn
+from rich.text import Text
 
 LOG_SECONDS = 10.0
 LOG_FRACTION = 0.1
@@ -171,8 +181,15 @@ class _LineMeter:
 
     def _print(self, now: float, end: str = "") -> None:
         of = f"/{self._total:g} ({self._done / self._total:.0%})" if self._total else ""
-        took = seconds_text(now - self._started)
-        print(f"{self._description}: {self._done:g}{of} in {took}{end}", file=self._stream, flush=True)
+        took = now - self._started
+        rate = self._done / took if took > 0 else 0.0
+        pace = f", {rate:.3g}/s" if rate else ""
+        left = f", {seconds_text((self._total - self._done) / rate)} left" if self._total and rate and not end else ""
+        print(
+            f"{self._description}: {self._done:g}{of} in {seconds_text(took)}{pace}{left}{end}",
+            file=self._stream,
+            flush=True,
+        )
         self._printed_at, self._printed_done = now, self._done
 
 
@@ -182,10 +199,18 @@ def _bars(stream: TextIO) -> Progress:
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TextColumn("{task.fields[line]}"),
+        _SpeedColumn(),
         TimeElapsedColumn(),
         RemainingColumn(),
         console=Console(file=stream),
     )
+
+
+class _SpeedColumn(ProgressColumn):
+    """`12.3/s`, once there is a speed."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:.3g}/s", style="progress.data.speed")
 
 
 def _number(value: float | None, spec: str) -> str:

@@ -55,8 +55,12 @@ def sft_loss(stages: Mapping[str, Sequence[MetricRow]]) -> Figure | None:
 
 
 def curation(columns: Mapping[str, Sequence[Any]]) -> Figure | None:
-    """Pass@1 against Pass@N of the candidates with the region kept, and how many stand where."""
-    points = list(zip(columns["pass_at_1"], columns["pass_at_n"], columns["kept"], strict=True))
+    """Pass@1 against Pass@N of the candidates with the region kept, and how many stand where.
+
+    A column `count` says for how many candidates a row stands; without it each is one.
+    """
+    counts = columns.get("count") or [1] * len(columns["kept"])
+    points = list(zip(columns["pass_at_1"], columns["pass_at_n"], columns["kept"], counts, strict=True))
     if not points:
         return None
     attempts = set(columns.get("n") or ())
@@ -66,9 +70,16 @@ def curation(columns: Mapping[str, Sequence[Any]]) -> Figure | None:
     return figure
 
 
-def _bubbles(ax: Axes, points: Sequence[tuple[float, float, bool]]) -> None:
-    everyone = Counter((round(p1, 3), round(pn, 3)) for p1, pn, _ in points)
-    chosen = Counter((round(p1, 3), round(pn, 3)) for p1, pn, kept in points if kept)
+_Point = tuple[float, float, bool, int]
+
+
+def _bubbles(ax: Axes, points: Sequence[_Point]) -> None:
+    everyone: Counter[tuple[float, float]] = Counter()
+    chosen: Counter[tuple[float, float]] = Counter()
+    for p1, pn, kept, count in points:
+        everyone[round(p1, 3), round(pn, 3)] += count
+        if kept:
+            chosen[round(p1, 3), round(pn, 3)] += count
     scale = 900 / max(everyone.values())
     for counts, color, label in ((everyone, PALE, "candidates"), (chosen, BLUE, "kept")):
         if counts:
@@ -107,14 +118,14 @@ def _even_handles(ax: Axes) -> tuple[list[Any], list[str]]:
     return marks, labels
 
 
-def _stacked(ax: Axes, points: Sequence[tuple[float, float, bool]], attempts: int | None) -> None:
+def _stacked(ax: Axes, points: Sequence[_Point], attempts: int | None) -> None:
     """Histogram of Pass@1; with few and equal `attempts` one bar for each possible number of right answers."""
     each = attempts is not None and attempts <= 20
     edges = [(i - 0.5) / attempts for i in range(attempts + 2)] if attempts and each else [i / 20 for i in range(21)]
-    kept = [p1 for p1, _, keep in points if keep]
-    dropped = [p1 for p1, _, keep in points if not keep]
-    labels = [f"kept, {len(kept)}", f"left out, {len(dropped)}"]
-    ax.hist([kept, dropped], bins=edges, stacked=True, color=[BLUE, PALE], label=labels, rwidth=0.9)
+    sides = [[(p1, count) for p1, _, kept, count in points if bool(kept) is wanted] for wanted in (True, False)]
+    values, weights = ([[pair[i] for pair in side] for side in sides] for i in (0, 1))
+    labels = [f"kept, {sum(weights[0])}", f"left out, {sum(weights[1])}"]
+    ax.hist(values, bins=edges, weights=weights, stacked=True, color=[BLUE, PALE], label=labels, rwidth=0.9)
     dress(ax, "How often the policy is right", "Pass@1", "candidates")
     legend(ax)
 

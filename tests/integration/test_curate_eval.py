@@ -13,6 +13,7 @@ from rl.config.base import parse_config
 from rl.config.curate import CurateConfig
 from rl.config.eval import EvalConfig
 from rl.data.formats import read_samples
+from rl.eval.runner import attempt_seed
 from rl.metrics.files import read_candidates, read_evals
 from tests.integration.support import ENGINE, PROMPTS, Paths
 
@@ -31,10 +32,11 @@ def test_curation(cluster: None, paths: Paths, tmp_path: Path) -> None:
 
     source = {sample.id: sample for sample in read_samples(paths.train)}
     rewards: dict[str, list[float]] = defaultdict(list)
-    for row in pq.read_table(out / "attempts.parquet").to_pylist():
+    for row in pq.read_table(out / "attempts").to_pylist():
         assert row["attempt"] == len(rewards[row["id"]])
-        assert row["source"] == source[row["id"]].source
+        assert row["seed"] == attempt_seed(0, row["id"]) + row["attempt"]
         assert row["finish_reason"] in ("stop", "length") and 1 <= row["length"] <= 16
+        assert row["reward"] == 0 or row["answer"] in source[row["id"]].answers
         rewards[row["id"]].append(row["reward"])
     assert set(rewards) == set(source)
     assert {len(values) for values in rewards.values()} == {8}

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from rl.config.data import SplitConfig, SynthConfig
 from rl.data.schema import infer_schema, rows_to_table
+from rl.data.synth.plant import plant
 from rl.data.synth.rows import make_row
 from rl.errors import DataError
 
@@ -33,6 +34,8 @@ def generate(config: SynthConfig, console: Console | None = None) -> dict[str, P
     out.mkdir(parents=True, exist_ok=True)
     seen: set[bytes] = set()
     written: dict[str, Path] = {}
+    made: dict[str, list[dict[str, Any]]] = {}
+    to_leak = {split.leak_from for split in config.splits.values()}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         for name, split in config.splits.items():
@@ -42,6 +45,9 @@ def generate(config: SynthConfig, console: Console | None = None) -> dict[str, P
             for row in _split_rows(config, name, split, seen):
                 rows.append(row)
                 progress.advance(bar)
+            if name in to_leak:
+                made[name] = rows
+            rows = plant(split.plant, rows, made.get(split.leak_from or "", ()), name, config.seed)
             written[name] = _write(rows, out, name, config.shard_rows)
     return written
 

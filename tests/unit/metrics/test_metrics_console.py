@@ -27,8 +27,8 @@ def test_log_gets_a_line_each_tenth() -> None:
             clock.now += 2.0
             meter.advance()
     lines = stream.getvalue().splitlines()
-    assert lines[0] == "scoring: 2/20 (10%) in 4 s"
-    assert lines[-1] == "scoring: 20/20 (100%) in 40 s done"
+    assert lines[0] == "scoring: 2/20 (10%) in 4 s, 0.5/s, 36 s left"
+    assert lines[-1] == "scoring: 20/20 (100%) in 40 s, 0.5/s done"
     assert len(lines) == 11
 
 
@@ -39,9 +39,9 @@ def test_log_gets_a_line_each_ten_seconds_of_slow_work() -> None:
             clock.now += 1.0
             meter.advance()
     assert stream.getvalue().splitlines() == [
-        "waiting: 10 in 10 s",
-        "waiting: 20 in 20 s",
-        "waiting: 25 in 25 s done",
+        "waiting: 10 in 10 s, 1/s",
+        "waiting: 20 in 20 s, 1/s",
+        "waiting: 25 in 25 s, 1/s done",
     ]
 
 

@@ -1,0 +1,113 @@
+"""What a curation step was made from and made: written last, so that a folder without it is not complete."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rl.config.base import StrictModel
+
+PACKAGES = ("innovator-rl", "numpy", "pyarrow", "datasets", "pillow", "ray", "vllm", "rensa", "ImageHash", "py3langid")
+WHOLE_BYTES = 64 << 20
+"""Larger files are digested by size, head and tail: a data set of a terabyte must not be read just for its name."""
+END_BYTES = 4 << 20
+
+
+def path_of(out: Path, step: str) -> Path:
+    """Where a step (`profile`, `select`, `clean`) puts its manifest."""
+    return out / f"{step}.manifest.json"
+
+
+def begin(out: Path, step: str, outputs: Iterable[str] = ()) -> float:
+    """Remove an earlier run's manifest, then its outputs; returns the Unix time."""
+    out.mkdir(parents=True, exist_ok=True)
+    path_of(out, step).unlink(missing_ok=True)
+    for name in outputs:
+        if (out / name).is_dir():
+            shutil.rmtree(out / name)
+        else:
+            (out / name).unlink(missing_ok=True)
+    return time.time()
+
+
+def write(
+    out: Path,
+    step: str,
+    config: StrictModel,
+    started: float,
+    *,
+    inputs: Mapping[str, str | Path],
+    outputs: Iterable[str] = (),
+    counts: Mapping[str, Any],
+) -> Path:
+    """Write `{step}.manifest.json`: config, inputs and outputs with digests, versions, counts, times."""
+    settings = config.model_dump(mode="json")
+    record = {
+        "step": step,
+        "config": settings,
+        "config_sha256": digest_of(settings),
+        "seed": settings.get("seed"),
+        "inputs": {name: describe(Path(path)) for name, path in inputs.items()},
+        "outputs": {name: describe(out / name) for name in outputs},
+        "counts": dict(counts),
+        "versions": versions(),
+        "started_unix_s": round(started, 3),
+        "seconds": round(time.time() - started, 3),
+    }
+    path = path_of(out, step)
+    beside = path.with_name(path.name + ".partial")
+    beside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    beside.replace(path)
+    return path
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Path, bytes and digest of a file or of all files below a folder, by relative name."""
+    files = (
+        sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+        if path.is_dir()
+        else [path]
+    )
+    digest = hashlib.sha256()
+    total = 0
+    for file in files:
+        total += file.stat().st_size
+        digest.update(f"{file.relative_to(path) if path.is_dir() else ''}\0".encode() + _file_digest(file))
+    return {"path": str(path), "files": len(files), "bytes": total, "sha256": digest.hexdigest()}
+
+
+def digest_of(value: Any) -> str:
+    """sha256 (hex) of plain values, whatever the order of their keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Python, and the packages that leave their mark on a result, as far as they are installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _file_digest(path: Path) -> bytes:
+    digest = hashlib.sha256()
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if size <= WHOLE_BYTES:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        else:
+            digest.update(str(size).encode() + file.read(END_BYTES))
+            file.seek(-END_BYTES, 2)
+            digest.update(file.read())
+    return digest.digest()
