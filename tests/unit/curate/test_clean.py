@@ -171,7 +171,7 @@ def test_checks_of_single_rows(tmp_path, monkeypatch):
         sample("torn", problem="<image>What?", images=(torn[:-40],)),
         sample("gold", problem="How many?", answers=("some",)),
         sample("second", problem="How many now?", answers=("some", "3")),
-        sample("type", problem="Draw it", answer_type="svg-code"),
+        sample("type", problem="Draw it", answer_type="holograms"),
         sample("option", problem="Which?", answers=("E",), **choice),
     ]
     fate = cleaned(tmp_path, samples, text={"languages": ["en"], "max_answer": 50}, golds={})

@@ -32,7 +32,7 @@ REASONS = {
     "bad_gold": {"bad_gold"},
     "wrong_gold": {"disputed_gold"},
     "guessable": {"guessable"},
-    "bad_row": {"bad_row"},
+    "bad_row": {"bad_row", "no_verifier"},
 }
 AIM = 0.95
 
