@@ -69,8 +69,8 @@ def resumed(finished: Folder) -> Resumed:
     shutil.copytree(finished.path, path, ignore=shutil.ignore_patterns(f"step_{STEPS:06d}"))
     restore, seen = train._restore, {}
 
-    async def spy(found: Any, pool: Any, learner: Any, ledger: Any, prompts: Any) -> int:
-        version = await restore(found, pool, learner, ledger, prompts)
+    async def spy(found: Any, pool: Any, learner: Any, *parts: Any) -> int:
+        version = await restore(found, pool, learner, *parts)
         seen.update(version=version, weights=await (await learner.publish()))
         return version
 
