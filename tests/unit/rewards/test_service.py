@@ -70,7 +70,7 @@ def test_a_batch_is_graded_in_order(service: Served) -> None:
 def test_hostile_text_comes_through(service: Served) -> None:
     power = {"completion": "<answer>9^{9^{9^9}}</answer>", "answer": "3", "answer_type": "math-expressions"}
     assert service.post("/v1/score", power).json()["value"] == 0.0
-    half = b'{"completion": "<answer>\\ud800</answer>", "answer": "\\ud800!", "answer_type": "string"}'
+    half = b'{"completion": "<answer>a\\ud800</answer>", "answer": "a\\ud800", "answer_type": "string"}'
     assert service.post("/v1/score", content=half, headers={"Content-Type": "application/json"}).json()["value"] == 1.0
     nul = {**RIGHT, "completion": "<answer>\x00\u202e4</answer>", "answer_type": "string"}
     assert service.post("/v1/score", nul).status_code == 200
