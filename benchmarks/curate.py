@@ -25,6 +25,8 @@ from typing import Any
 
 import numpy as np
 
+from rl.metrics.tracker import environment
+
 SHARD_ROWS = 500_000
 RULE = {"pass_k": 8, "min_pass_at_k": 0.5, "max_pass_at_1": 0.75, "band": {"above": 0.0, "below": 0.6}}
 
@@ -191,7 +193,8 @@ def main() -> None:
     for task, result in results.items():
         times = f"{result['seconds']:8.1f} s {result['cpu_seconds']:8.1f} CPU s"
         print(f"{task:14} {times} {result['peak_mb']:6} MB  {result['rows_out']} rows out")
-    print(json.dumps({"candidates": args.candidates, "attempts": args.attempts, **results}))
+    sizes = {"candidates": args.candidates, "attempts": args.attempts}
+    print(json.dumps({"benchmark": "curate", **sizes, **results, "environment": environment()}))
 
 
 if __name__ == "__main__":
