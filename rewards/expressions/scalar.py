@@ -307,7 +307,7 @@ class _Parser:
             token = self.take()
             return token if token.isalnum() else self.refuse()
         self.take()
-        parts = []
+        parts: list[str] = []
         while self.peek() not in ("}", "") and len(parts) < 12:
             parts.append(self.take())
         self.expect("}")

@@ -81,6 +81,12 @@ HOSTILE = {
     "unit": "5 " + "m/" * 9_000,
     "percent": "7" + "%" * 19_000,
     "marks": "7" + "\u0301\u0315" * 9_000,
+    "divisions in a row": "1" + "/3" * 40 + r" \pm 0",
+    "divisions in a set": r"\{" + "x" + "/x" * 25 + ", |x|" + r"\}",
+    "words for variables": r"fort\sinis " + "fortis " * 12,
+    "an unknown command": r"(7,6\maxyaxyaxyaxyaxyaxyaxyaxyaxyaxyaxyaxy)",
+    "equal tuples": "((1, 2), |x|) = ((2, 1), |x|)",
+    "root of a complex number": r"\sqrt[3]{\sqrt{-2} - \sqrt{-2} + \pi} + |x|",
     "echo": "5 " * 9_000,
     "surrogates": "\ud800" * 1_000,
 }
