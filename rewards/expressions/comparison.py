@@ -28,7 +28,7 @@ _POINTS = (
 def same(gold: Any, got: Any, tolerance: float = 0.0) -> bool:
     """Whether the tree of an answer equals that of the gold answer."""
     if _unevaluated(gold) or _unevaluated(got):
-        return bool(_rebuilt(gold) == _rebuilt(got))
+        return bool(rebuilt(gold) == rebuilt(got))
     if not (_is_membership(gold) and _is_membership(got)):
         gold, got = (tree.rhs if _is_membership(tree) else tree for tree in (gold, got))
     if _is_relation(gold) and _is_relation(got):
@@ -40,6 +40,8 @@ def same(gold: Any, got: Any, tolerance: float = 0.0) -> bool:
         return gold.shape == got.shape and all(
             same(a, b, tolerance) for a, b in zip(gold.flat(), got.flat(), strict=True)
         )
+    if _holds_matrix(gold) or _holds_matrix(got):
+        return bool(rebuilt(gold) == rebuilt(got))
     decided = by_numbers(gold, got, tolerance)
     return decided if decided is not None else _by_math_verify(gold, got, tolerance)
 
@@ -129,6 +131,8 @@ def _same_single(gold: Any, got: Any) -> bool:
     """Whether two relations of the form `a < b` say the same."""
     import sympy
 
+    if not all(isinstance(side, sympy.Expr) for side in (gold.lhs, gold.rhs, got.lhs, got.rhs)):
+        return gold.rel_op == got.rel_op and same(gold.lhs, got.lhs) and same(gold.rhs, got.rhs)
     (wanted, kind), (found, other) = _to_zero(gold), _to_zero(got)
     if kind != other or wanted.free_symbols != found.free_symbols:
         return False
@@ -151,8 +155,8 @@ def _to_zero(relation: Any) -> tuple[Any, str]:
     """(f, kind) of a relation as `f kind 0`, where kind is ==, !=, < or <=."""
     difference = relation.lhs - relation.rhs
     if relation.rel_op in (">", ">="):
-        return -difference, relation.rel_op.replace(">", "<")
-    return difference, relation.rel_op
+        return rebuilt(-difference), relation.rel_op.replace(">", "<")
+    return rebuilt(difference), relation.rel_op
 
 
 def _same_zeros(gold: Any, got: Any) -> bool:
@@ -220,6 +224,11 @@ def _relation_against_value(gold: Any, got: Any, tolerance: float) -> bool:
     return solved is not None and _by_math_verify(solved, value, tolerance)
 
 
+def _holds_matrix(tree: Any) -> bool:
+    """A matrix, or an expression of matrices that was not worked out: an inverse of symbols may take for ever."""
+    return any(hasattr(node, "flat") or getattr(node, "is_Matrix", False) for node in preorder(tree))
+
+
 def _worked_out(tree: Any) -> Any:
     """Small products and powers of matrices of numbers as matrices, small finite sums as numbers."""
     import sympy
@@ -238,15 +247,15 @@ def _by_math_verify(gold: Any, got: Any, tolerance: float) -> bool:
     from math_verify import verify
 
     nodes = [sum(1 for _ in preorder(tree)) for tree in (gold, got)]
-    if max(nodes) > (MAX_SIMPLIFY_NODES if _is_scalar(gold) and _is_scalar(got) else MAX_VERIFY_NODES):
-        return bool(_rebuilt(gold) == _rebuilt(got))
+    if max(nodes) > (MAX_SIMPLIFY_NODES if is_scalar(gold) and is_scalar(got) else MAX_VERIFY_NODES):
+        return bool(rebuilt(gold) == rebuilt(got))
     if _is_finite(gold) and _is_finite(got):
         return _same_elements(gold, got, tolerance)
     digits = 6 if tolerance <= 0 else max(1, min(6, round(-math.log10(tolerance))))
     return bool(verify([gold], [got], float_rounding=digits, timeout_seconds=None, allow_set_relation_comp=True))
 
 
-def _is_scalar(tree: Any) -> bool:
+def is_scalar(tree: Any) -> bool:
     import sympy
 
     return isinstance(tree, sympy.Expr)
@@ -280,11 +289,11 @@ def _unevaluated(tree: Any) -> bool:
     return bool(tree.has(sympy.Sum, sympy.Product)) and (bool(tree.free_symbols) or not tree.is_number)
 
 
-def _rebuilt(tree: Any) -> Any:
-    """The tree with the order of its sums and products unified, and nothing worked out."""
+def rebuilt(tree: Any) -> Any:
+    """The tree with its sums and products flat and in order, as SymPy builds it; no function is worked out."""
     if not getattr(tree, "args", ()) or hasattr(tree, "shape"):
         return tree
     try:
-        return tree.func(*(_rebuilt(part) for part in tree.args))
+        return tree.func(*(rebuilt(part) for part in tree.args))
     except Exception:  # a node that can't be built from its own parts stays as it is
         return tree

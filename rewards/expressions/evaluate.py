@@ -172,6 +172,7 @@ def _root(base: Any, degree: Any, digits: int) -> Any:
         if exact is not None:
             return sign * exact
         return sign * _mp(digits).root(_as_mp(sign * base, digits), n)
+    base = _real_if_close(base)
     if not _is_complex(base) and base < 0 and n % 2:
         return -_mp(digits).root(-base, n)
     return _mp(digits).root(base, n)

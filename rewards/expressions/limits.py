@@ -16,18 +16,23 @@ MAX_DIGITS = 200
 MAX_POWER_DIGITS = 5_000
 MAX_FACTORIAL = 1_000
 
-GRAMMAR_CHARS = 600
+GRAMMAR_CHARS = 400
 GRAMMAR_DEPTH = 8
 GRAMMAR_COMMANDS = 80
 GRAMMAR_SCRIPTS = 3
 GRAMMAR_SETS = 12
+GRAMMAR_WORDS = 4
 MAX_NODES = 300
 MAX_TERMS = 2_000
+MAX_NESTED_PRODUCTS = 10
 
 _TOWER = re.compile(r"\d{1,30}(?:\s*[\^{}(]*\^[\s{(]*\d{1,30})+|\d{1,30}(?:[\s{(]*\*\*[\s{(]*\d{1,30})+")
 _HUGE_FACTORIAL = re.compile(r"\d{4,}\s*!|!\s*[)}\]]*\s*!")
 _HUGE_BINOMIAL = re.compile(r"\\d?t?binom\s*\{?\s*\d{5,}")
 _LONG_WORD = re.compile(r"[A-Za-z]{41}")
+_LONG_RUN = re.compile(r"[A-Za-z]{19}")
+_WORD = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{3,}(?![A-Za-z])")
+_MACRO_TEXT = re.compile(r"\\(?:text|mathrm|operatorname|begin|end)\s*\{[^{}]*\}")
 _LONG_NUMBER = re.compile(rf"\d{{{MAX_DIGITS + 1}}}")
 _PREFIX_CHAIN = re.compile(r"(?:(?:\\[A-Za-z]+|[-+|!'])[\s{]*){16}")
 _SET_OPERATOR = re.compile(r"\\(?:cup|cap|setminus)(?![A-Za-z])")
@@ -64,6 +69,11 @@ def too_complex(text: str) -> str | None:
         return f"exponents or indices nested over {GRAMMAR_SCRIPTS} deep"
     if _PREFIX_CHAIN.search(text):
         return "a chain of 16 prefixes"
+    if _LONG_RUN.search(text):
+        return "a run of 19 letters, which is neither a command nor a product that one writes"
+    words = _WORD.findall(_MACRO_TEXT.sub(" ", text))
+    if len(words) > GRAMMAR_WORDS:
+        return f"{len(words)} words, over the {GRAMMAR_WORDS} that may be products of variables"
     if len(_SET_OPERATOR.findall(text)) > GRAMMAR_SETS:
         return f"over {GRAMMAR_SETS} unions, intersections or differences"
     if len(_BIG_OPERATOR.findall(text)) > 2:
@@ -89,9 +99,19 @@ def tree_too_large(tree: Any) -> str | None:
             _magnitude(bound) > 2 for limit in node.limits for bound in limit[1:] if bound.is_number and bound.is_finite
         ):
             return "a sum or product of over 100 terms"
+    if _nested_products(tree) > MAX_NESTED_PRODUCTS:
+        return f"products nested over {MAX_NESTED_PRODUCTS} deep"
     if _terms(tree) > MAX_TERMS:
         return f"over {MAX_TERMS} terms when multiplied out"
     return None
+
+
+def _nested_products(node: Any) -> int:
+    """How deep products are nested in products: SymPy evaluates each twice, so the time doubles with every level."""
+    import sympy
+
+    parts = node.flat() if hasattr(node, "flat") else getattr(node, "args", ())
+    return max((_nested_products(part) for part in parts), default=0) + isinstance(node, sympy.Mul)
 
 
 def _terms(node: Any) -> float:

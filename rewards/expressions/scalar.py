@@ -1,7 +1,7 @@
 r"""A parser for scalar expressions whose reading is beyond doubt: `\frac{x^2-1}{2}`, `2\sqrt{3}`, `n(n+1)/2`.
 
 What is open to two readings (`1/2x`, `f(x)`, `\sin xy`, a bare `\log`) raises `Unsupported` and goes to the LaTeX
-grammar. Nothing is evaluated here. Time is linear in the text; the depth of recursion is that of the brackets.
+grammar. Nothing is evaluated here. Time is linear in the text; nesting is capped.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import NoReturn
 
-MAX_TOKENS = 400
+MAX_TOKENS = 1_000
+MAX_NESTING = 40
+MAX_DIVISIONS = 8
 
 _TOKEN = re.compile(r"\s*(?:(\d+(?:\.\d+)?|\.\d+)|(\\[A-Za-z]+)|([A-Za-z])|([-+*/^_(){}\[\]!'|]))")
 _FUNCTION_NAMES = "sin cos tan cot sec csc sinh cosh tanh coth ln exp"
@@ -73,7 +75,7 @@ def parse(text: str) -> Scalar:
 class _Parser:
     def __init__(self, text: str) -> None:
         self.tokens = _tokens(text)
-        self.at = 0
+        self.at = self.depth = 0
         self.symbols: set[str] = set()
         self.exact = True
         self.imaginary = False
@@ -102,26 +104,31 @@ class _Parser:
         return terms[0] if len(terms) == 1 else Node("add", tuple(terms))
 
     def product(self) -> Node:
-        value = self.signed()
-        divided = False
+        minus = self.sign()
+        factors = [self.power()]
+        divisions = 0
         while True:
             token = self.peek()
             if token in _TIMES:
                 self.take()
-                value, divided = Node("mul", (value, self.signed())), False
+                factors.append(self.signed())
             elif token in ("/", "\\div"):
                 self.take()
-                value, divided = Node("div", (value, self.signed())), True
-            elif self.starts_factor(token):
-                if divided:
+                divisions += 1
+                factors = [Node("div", (_product(factors), self.signed()))]
+                if divisions > MAX_DIVISIONS or self.starts_factor(self.peek()):
                     self.refuse()  # 1/2x
-                if value.op == "num" and (token[0].isdigit() or token[0] == "."):
+            elif self.starts_factor(token):
+                if factors[-1].op == "num" and (token[0].isdigit() or token[0] == "."):
                     self.refuse()  # two numbers side by side
-                mixed = value.op == "num" and token in _FRACTIONS
+                mixed = factors[-1].op == "num" and token in _FRACTIONS
+                if mixed and len(factors) > 1:
+                    self.refuse()  # 2 * 3\frac{1}{2}
                 factor = self.power()
-                value = self.mixed(value, factor) if mixed else Node("mul", (value, factor))
+                factors = [self.mixed(factors[0], factor)] if mixed else [*factors, factor]
             else:
-                return value
+                value = _product(factors)
+                return Node("neg", (value,)) if minus else value
 
     def mixed(self, whole: Node, fraction: Node) -> Node:
         r"""`2\frac{1}{2}` is two and a half; `2\frac{x}{3}` a product."""
@@ -133,11 +140,15 @@ class _Parser:
         return Node("add", (whole, fraction))
 
     def signed(self) -> Node:
+        minus = self.sign()
+        value = self.power()
+        return Node("neg", (value,)) if minus else value
+
+    def sign(self) -> bool:
         minus = False
         while self.peek() in ("+", "-"):
             minus ^= self.take() == "-"
-        value = self.power()
-        return Node("neg", (value,)) if minus else value
+        return minus
 
     def starts_factor(self, token: str) -> bool:
         return bool(token) and (
@@ -152,25 +163,25 @@ class _Parser:
 
     def power(self) -> Node:
         base = self.atom()
-        while self.peek() == "!":
+        if self.peek() == "!":
             self.take()
             base = Node("fact", (base,))
         if self.peek() != "^":
-            return base
+            return base if self.peek() != "!" else self.refuse()
         self.take()
         exponent = self.script()
         if self.peek() in ("^", "!"):
             self.refuse()  # x^2^3, x^2!
         return Node("pow", (base, exponent))
 
-    def script(self) -> Node:
+    def script(self, minus: bool = False) -> Node:
         """What `^` raises to: a group, or one token; of bare digits only a single one is sure."""
         token = self.peek()
         if token in ("{", "("):
             return self.group()
-        if token == "-":
+        if token == "-" and not minus:
             self.take()
-            return Node("neg", (self.script(),))
+            return Node("neg", (self.script(minus=True),))
         if token[:1].isdigit() or token in _SYMBOLS or token == "\\pi" or (len(token) == 1 and token.isalpha()):
             return self.atom()
         self.refuse()
@@ -182,6 +193,14 @@ class _Parser:
         return inner
 
     def atom(self) -> Node:
+        self.depth += 1
+        if self.depth > MAX_NESTING:
+            self.refuse()
+        value = self.single()
+        self.depth -= 1
+        return value
+
+    def single(self) -> Node:
         token = self.peek()
         if token[:1].isdigit() or token[:1] == ".":
             self.take()
@@ -293,6 +312,10 @@ class _Parser:
             parts.append(self.take())
         self.expect("}")
         return "".join(parts)
+
+
+def _product(factors: list[Node]) -> Node:
+    return factors[0] if len(factors) == 1 else Node("mul", tuple(factors))
 
 
 def _tokens(text: str) -> list[str]:

@@ -14,15 +14,26 @@ from rewards.expressions import comparison, limits
 from rewards.expressions.latex import Expression
 
 
+class ComparisonError(ArithmeticError):
+    """SymPy failed on two trees that were read: neither equal nor unequal."""
+
+
 def equivalent(gold: Expression, prediction: Expression, tolerance: float = 0.0) -> tuple[bool | None, str]:
-    """(whether an answer equals the gold answer, why not). The verdict is None where the gold answer can't be read."""
+    """(whether an answer equals the gold answer, why not). The verdict is None where the gold answer can't be read.
+
+    Raises:
+        ComparisonError: see there.
+    """
     wanted, why = _tree(gold.body)
     if wanted is None:
         return None, f"the accepted answer can't be evaluated: {why}"
     got, why = _tree(prediction.body)
     if got is None:
         return False, f"not evaluated: {why}"
-    return comparison.same(wanted, got, tolerance), ""
+    try:
+        return comparison.same(wanted, got, tolerance), ""
+    except Exception as exc:  # SymPy on trees of kinds it does not expect; the grader has failed, not the answer
+        raise ComparisonError(f"SymPy can't compare them: {type(exc).__name__}: {exc!s:.200}") from exc
 
 
 @lru_cache(maxsize=512)
@@ -33,6 +44,8 @@ def _tree(body: str) -> tuple[Any, str]:
         return None, reason
     try:
         tree = _parse(body)
+        if limits.tree_too_large(tree) is None and not hasattr(tree, "shape") and comparison.is_scalar(tree):
+            tree = comparison.rebuilt(tree)
     except Exception as exc:  # the grammar and its listeners raise what they like; a text that isn't LaTeX is no error
         return None, f"not read as LaTeX ({type(exc).__name__})"
     reason = limits.tree_too_large(tree)

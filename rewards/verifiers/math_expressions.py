@@ -43,7 +43,10 @@ def grade(prediction: str, answer: str, sample: Mapping[str, Any]) -> RewardResu
     if len(answer) > statement.MAX_CHARS:
         return failed("invalid_gold", f"the accepted answer has {len(answer)} characters, over {statement.MAX_CHARS}")
     small = len(answer) + len(prediction) <= MAX_CACHED_CHARS
-    right, why, bad_gold = (_cached_verdict if small else _verdict)(answer, prediction, tolerance)
+    try:
+        right, why, bad_gold = (_cached_verdict if small else _verdict)(answer, prediction, tolerance)
+    except symbolic.ComparisonError as exc:
+        return failed("error", str(exc))
     if bad_gold:
         return failed("invalid_gold", why)
     return graded(float(right), why or f"{shorten(prediction)!r} against {shorten(answer)!r}")

@@ -31,6 +31,7 @@ def agrees(case: dict[str, Any], wrapping: str) -> bool:
 
 
 @pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.timeout(300)
 def test_every_difference_is_listed_and_every_listed_one_is_there(source: str) -> None:
     content = load(source)
     differing = {case["name"] for case in content["cases"] if not agrees(case, content["wrapping"])}

@@ -27,10 +27,9 @@ GOLDS = {
 }
 CASES = Path(__file__).parents[2] / "golden" / "math_cases"
 SPELLED = r"""\frac \sqrt { } ( ) [ ] ^ _ + - * / = < > \le \cup \infty \sum_{k=1}^{9} \prod \int \lim_{x\to0} ! | , ; :
-x y n e i A B C 1 2 10 99999 0 0.5 \pi \sin \log \ln \pm \{ \} $ $$ \( \) \[ \] \text{ \begin{pmatrix} & \\
-\end{pmatrix} \in \binom % or and not is yes no true false five \boxed{ \left \right \lfloor \bmod \overline{ \cdot f
-' \gcd ^\circ \mid
-\mathrm{ ** <answer> <think> cm m/s √ ² ½ − ∞ π 五 ５ ٣"""
+x y n e i A B C 1 2 10 99999 0 0.5 \pi \sin \log \ln \pm \{ \} $ $$ \( \) \[ \] \text{ \begin{pmatrix} \end{pmatrix} &
+\\ \in \binom % or and not is yes no true false five \boxed{ \left \right \lfloor \bmod \overline{ \cdot f ' \gcd ^\circ
+\mid \mathrm{ ** <answer> <think> cm m/s √ ² ½ − ∞ π 五 ５ ٣"""
 TOKENS = SPELLED.split()
 UNSEEN = [
     "\x00",
@@ -100,7 +99,7 @@ def check(result: Any) -> None:
 
 
 @pytest.mark.parametrize("answer_type", TYPES)
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_random_answers_and_golds_are_graded_twice_the_same(answer_type: str) -> None:
     generator = random.Random(f"fuzz {answer_type}")
     verify = verifier(answer_type)
@@ -115,16 +114,17 @@ def test_random_answers_and_golds_are_graded_twice_the_same(answer_type: str) ->
 
 
 @pytest.mark.parametrize("answer_type", TYPES)
-@pytest.mark.parametrize("pattern", LONG, ids=ascii)
-@pytest.mark.timeout(30)
-def test_a_megabyte_is_wrong_and_soon_graded(answer_type: str, pattern: str) -> None:
-    verify = verifier(answer_type)
-    for text in (pattern * (2**20 // len(pattern)), pattern * (15_000 // len(pattern))):
-        result = verify(f"<answer>{text}</answer>", GOLDS[answer_type])
+@pytest.mark.timeout(120)
+def test_long_answers_and_golds_are_wrong_and_soon_graded(answer_type: str) -> None:
+    verify, gold = verifier(answer_type), GOLDS[answer_type]
+    for pattern in LONG:
+        size = 2**20 if pattern in ("5", "\ufdfa") else 15_000
+        text = pattern * (size // len(pattern))
+        result = verify(f"<answer>{text}</answer>", gold)
         check(result)
         assert (result.value or 0.0) < 0.5
-        check(verify(f"<answer>{GOLDS[answer_type]}</answer>", text))
-        check(verify(text, GOLDS[answer_type]))
+        check(verify(f"<answer>{gold}</answer>", text))
+        check(verify(text, gold))
 
 
 @pytest.mark.parametrize("answer_type", TYPES)
