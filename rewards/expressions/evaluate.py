@@ -21,6 +21,9 @@ POINTS = 6
 POSITIVE_POINTS = 3
 MAX_BITS = 40_000
 MAX_EXPONENT = 10**6
+MAX_ROUNDED = 10**30
+MAX_COUNTED = 1_000
+_ROUNDING = frozenset(("abs", "floor", "ceil", "max", "min", "mod"))
 
 _local = threading.local()
 
@@ -43,6 +46,20 @@ def equal(gold: Scalar, prediction: Scalar, tolerance: float = 0.0) -> bool | No
     if False in verdicts:
         return False
     return True if all(verdicts[:POSITIVE_POINTS]) else None
+
+
+def ratios(gold: Scalar, prediction: Scalar) -> list[complex]:
+    """gold / prediction at those of the points where both have a value that is not 0."""
+    found = []
+    context = _mp(DIGITS)
+    for point in _points(tuple(sorted(gold.symbols | prediction.symbols))):
+        try:
+            wanted, got = (_as_mp(value_of(side.root, point), DIGITS) for side in (gold, prediction))
+            if wanted and got and context.isfinite(wanted / got):
+                found.append(complex(wanted / got))
+        except (ArithmeticError, ValueError):
+            continue
+    return found
 
 
 def _points(symbols: tuple[str, ...]) -> list[dict[str, Fraction]]:
@@ -110,6 +127,8 @@ def value_of(node: Node, point: Mapping[str, Fraction], digits: int = DIGITS) ->
     if node.op == "const":
         context = _mp(digits)
         return {"pi": +context.pi, "e": +context.e, "i": context.mpc(0, 1)}[node.name]
+    if node.op in ("sum", "prod"):
+        return _repeated(node, point, digits)
     args = [value_of(arg, point, digits) for arg in node.args]
     if node.op in ("add", "mul", "neg", "div"):
         return _arithmetic(node.op, args, digits)
@@ -118,7 +137,9 @@ def value_of(node: Node, point: Mapping[str, Fraction], digits: int = DIGITS) ->
     if node.op == "root":
         return _root(args[0], args[1], digits)
     if node.op in ("fact", "binom"):
-        return _counting(node.op, args)
+        return _counting(node.op, args, digits)
+    if node.op in _ROUNDING:
+        return _rounding(node.op, args, digits)
     return _function(node.op, args, digits)
 
 
@@ -134,9 +155,51 @@ def _arithmetic(op: str, args: list[Any], digits: int) -> Any:
     total = args[0]
     for arg in args[1:]:
         total = total + arg if op == "add" else total * arg
-    if isinstance(total, Fraction) and _bits(total) > MAX_BITS:
-        raise Undefined("too many digits")
+        if isinstance(total, Fraction) and _bits(total) > MAX_BITS:
+            raise Undefined("too many digits")
     return total
+
+
+def _repeated(node: Node, point: Mapping[str, Fraction], digits: int) -> Any:
+    """A sum or product over the whole numbers between two bounds."""
+    body, low, high = node.args
+    assert low.value is not None and high.value is not None
+    total: Any = Fraction(int(node.op == "prod"))
+    for index in range(int(low.value), int(high.value) + 1):
+        term = value_of(body, {**point, node.name: Fraction(index)}, digits)
+        total = _arithmetic("add" if node.op == "sum" else "mul", [total, term], digits)
+    return total
+
+
+def _rounding(op: str, args: list[Any], digits: int) -> Any:
+    """Absolute value, floor, ceiling, largest, smallest and remainder; all but the first of real numbers only."""
+    if op == "abs":
+        return abs(args[0])
+    args = [_real_if_close(arg) for arg in args]
+    if any(_is_complex(arg) or abs(arg) > MAX_ROUNDED for arg in args):
+        raise Undefined(f"{op} of a complex or large number")
+    if op in ("max", "min"):
+        values = [_as_mp(arg, digits) for arg in args]
+        chosen = values.index(max(values) if op == "max" else min(values))
+        return args[chosen]
+    if op in ("floor", "ceil"):
+        return _whole(op, args[0], digits)
+    if args[1] == 0:
+        raise Undefined("division by zero")
+    quotient = _arithmetic("div", args, digits)
+    whole = _whole("floor", quotient, digits)
+    return _arithmetic("add", [args[0], _arithmetic("mul", [-whole, args[1]], digits)], digits)
+
+
+def _whole(op: str, value: Any, digits: int) -> Fraction:
+    """Floor or ceiling; a value of limited precision that is a whole number but for its last digits is that number."""
+    if isinstance(value, Fraction):
+        return Fraction(math.floor(value) if op == "floor" else math.ceil(value))
+    context = _mp(digits)
+    nearest = context.nint(value)
+    if abs(value - nearest) <= max(1, abs(value)) * context.mpf(10) ** (10 - digits):
+        return Fraction(int(nearest))
+    return Fraction(int(context.floor(value) if op == "floor" else context.ceil(value)))
 
 
 def _power(base: Any, exponent: Any, digits: int) -> Any:
@@ -178,11 +241,16 @@ def _root(base: Any, degree: Any, digits: int) -> Any:
     return _mp(digits).root(base, n)
 
 
-def _counting(op: str, args: list[Any]) -> Fraction:
-    if not all(isinstance(arg, Fraction) and arg.denominator == 1 and 0 <= arg <= 1000 for arg in args):
-        raise Undefined(f"{op} of what is no small whole number")
-    whole = [int(arg) for arg in args]
-    return Fraction(math.factorial(whole[0]) if op == "fact" else math.comb(whole[0], whole[1]))
+def _counting(op: str, args: list[Any], digits: int) -> Any:
+    """Factorials and binomials, of what is no whole number by the gamma function."""
+    if any(abs(arg) > MAX_COUNTED for arg in args):
+        raise Undefined(f"{op} of a large number")
+    if all(isinstance(arg, Fraction) and arg.denominator == 1 and arg >= 0 for arg in args):
+        whole = [int(arg) for arg in args]
+        return Fraction(math.factorial(whole[0]) if op == "fact" else math.comb(whole[0], whole[1]))
+    context = _mp(digits)
+    values = [_as_mp(arg, digits) for arg in args]
+    return _real_if_close(context.factorial(values[0]) if op == "fact" else context.binomial(*values))
 
 
 def _function(op: str, args: list[Any], digits: int) -> Any:
