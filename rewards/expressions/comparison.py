@@ -56,11 +56,16 @@ def _undefined(tree: Any) -> bool:
 
 
 def by_numbers(gold: Any, got: Any, tolerance: float = 0.0) -> bool | None:
-    """Whether two scalar trees agree at some points; None where they have no value, or are no scalars."""
+    """Whether two scalar trees agree at some points; None where they have no value, or are no scalars.
+
+    Values too large to work out are not the same: the trees are not, and nothing else could tell.
+    """
     try:
         return evaluate.equal(to_scalar(gold), to_scalar(got), tolerance)
     except NoScalar:
         return None
+    except evaluate.TooBig:
+        return False
 
 
 def _is_relation(tree: Any) -> bool:
@@ -317,9 +322,13 @@ def _unevaluated(tree: Any) -> bool:
 
 def rebuilt(tree: Any) -> Any:
     """The tree with its sums and products flat and in order, as SymPy builds it; no function is worked out."""
+    import sympy
+
     if not getattr(tree, "args", ()) or hasattr(tree, "shape"):
         return tree
+    # Else SymPy would decide whether it holds.
+    held = {"evaluate": False} if isinstance(tree, sympy.core.relational.Relational) else {}
     try:
-        return tree.func(*(rebuilt(part) for part in tree.args))
+        return tree.func(*(rebuilt(part) for part in tree.args), **held)
     except Exception:  # a node that can't be built from its own parts stays as it is
         return tree

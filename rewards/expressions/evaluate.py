@@ -29,23 +29,41 @@ _local = threading.local()
 
 
 class Undefined(ArithmeticError):
-    """No finite value here, or one too large to work out."""
+    """No finite value here."""
+
+
+class TooBig(ArithmeticError):
+    """A value here is too large to work out."""
 
 
 def equal(gold: Scalar, prediction: Scalar, tolerance: float = 0.0) -> bool | None:
     """Whether two expressions have the same value for all values of their variables; None where that stays open.
 
     `tolerance` is relative to the gold value, for expressions without variables.
+
+    Raises:
+        TooBig: it stays open because of the size of the values.
     """
     symbols = sorted(gold.symbols | prediction.symbols)
     exact = gold.exact and prediction.exact
     real = not (gold.imaginary or prediction.imaginary)
     if not symbols:
         return _same_at({}, gold, prediction, exact, real, tolerance)
-    verdicts = [_same_at(point, gold, prediction, exact, real, 0.0) for point in _points(tuple(symbols))]
+    verdicts: list[bool | None] = []
+    too_big: TooBig | None = None
+    for point in _points(tuple(symbols)):
+        try:
+            verdicts.append(_same_at(point, gold, prediction, exact, real, 0.0))
+        except TooBig as error:
+            verdicts.append(None)
+            too_big = error
     if False in verdicts:
         return False
-    return True if all(verdicts[:POSITIVE_POINTS]) else None
+    if all(verdicts[:POSITIVE_POINTS]):
+        return True
+    if too_big is not None:
+        raise too_big
+    return None
 
 
 def ratios(gold: Scalar, prediction: Scalar) -> list[complex]:
@@ -87,7 +105,9 @@ def _same_at(
             return verdict
         # Undecided: the two are close, or small as a whole. A real difference stays when the precision doubles.
         finer_wanted, finer_got = value_of(gold.root, point, 2 * DIGITS), value_of(prediction.root, point, 2 * DIGITS)
-    except (Undefined, ArithmeticError, ValueError):
+    except TooBig:
+        raise
+    except (ArithmeticError, ValueError):
         return None
     gap, finer = abs(_mp(DIGITS).mpmathify(wanted) - got), abs(_mp(2 * DIGITS).mpmathify(finer_wanted) - finer_got)
     if not real or (not _is_complex(finer_wanted) and not _is_complex(finer_got)):
@@ -118,7 +138,8 @@ def value_of(node: Node, point: Mapping[str, Fraction], digits: int = DIGITS) ->
     """The value of an expression at a point: a Fraction where it is rational, else an mpf or mpc of so many digits.
 
     Raises:
-        Undefined: no finite value, or a power or factorial over the caps.
+        Undefined: no finite value.
+        TooBig: a number over the caps.
     """
     if node.op == "num":
         return node.value
@@ -156,7 +177,7 @@ def _arithmetic(op: str, args: list[Any], digits: int) -> Any:
     for arg in args[1:]:
         total = total + arg if op == "add" else total * arg
         if isinstance(total, Fraction) and _bits(total) > MAX_BITS:
-            raise Undefined("too many digits")
+            raise TooBig("too many digits")
     return total
 
 
@@ -176,8 +197,10 @@ def _rounding(op: str, args: list[Any], digits: int) -> Any:
     if op == "abs":
         return abs(args[0])
     args = [_real_if_close(arg) for arg in args]
-    if any(_is_complex(arg) or abs(arg) > MAX_ROUNDED for arg in args):
-        raise Undefined(f"{op} of a complex or large number")
+    if any(_is_complex(arg) for arg in args):
+        raise Undefined(f"{op} of a complex number")
+    if any(abs(arg) > MAX_ROUNDED for arg in args):
+        raise TooBig(f"{op} of a large number")
     if op in ("max", "min"):
         values = [_as_mp(arg, digits) for arg in args]
         chosen = values.index(max(values) if op == "max" else min(values))
@@ -209,10 +232,10 @@ def _power(base: Any, exponent: Any, digits: int) -> Any:
             if base == 0 and exponent <= 0:
                 raise Undefined("a power of zero")
             if size * max(_bits(base), 1) > MAX_BITS:
-                raise Undefined("too many digits")
+                raise TooBig("too many digits")
             return base ** int(exponent)
         if size > MAX_EXPONENT:
-            raise Undefined("too large an exponent")
+            raise TooBig("too large an exponent")
     if isinstance(base, Fraction) and isinstance(exponent, Fraction) and base > 0 and exponent.denominator <= 12:
         exact = _exact_root(base, exponent.denominator)
         if exact is not None:
@@ -221,7 +244,7 @@ def _power(base: Any, exponent: Any, digits: int) -> Any:
     if base == 0:
         raise Undefined("a power of zero")
     if abs(exponent) * (1 + abs(_mp(15).log(base))) > MAX_EXPONENT:
-        raise Undefined("too large a power")
+        raise TooBig("too large a power")
     return _real_if_close(base**exponent)
 
 
@@ -244,7 +267,7 @@ def _root(base: Any, degree: Any, digits: int) -> Any:
 def _counting(op: str, args: list[Any], digits: int) -> Any:
     """Factorials and binomials, of what is no whole number by the gamma function."""
     if any(abs(arg) > MAX_COUNTED for arg in args):
-        raise Undefined(f"{op} of a large number")
+        raise TooBig(f"{op} of a large number")
     if all(isinstance(arg, Fraction) and arg.denominator == 1 and arg >= 0 for arg in args):
         whole = [int(arg) for arg in args]
         return Fraction(math.factorial(whole[0]) if op == "fact" else math.comb(whole[0], whole[1]))
@@ -258,7 +281,7 @@ def _function(op: str, args: list[Any], digits: int) -> Any:
     value = _as_mp(args[0], digits)
     if abs(value) > MAX_EXPONENT:
         if op not in ("ln", "log", "atan"):
-            raise Undefined(f"{op} of a large number")
+            raise TooBig(f"{op} of a large number")
     if op in ("ln", "log"):
         if value == 0:
             raise Undefined("the logarithm of zero")

@@ -86,6 +86,16 @@ def _converter() -> type:
         def convert_exp(self, exp: Any) -> Any:
             return self.checked(super().convert_exp(exp))
 
+        def convert_comma_elements(self, expr: Any) -> Any:
+            return _held_apart(super().convert_comma_elements(expr))
+
+        def convert_comma_elements_no_relation(self, expr: Any) -> Any:
+            return _held_apart(super().convert_comma_elements_no_relation(expr))
+
+        def convert_interval(self, expr: Any) -> Any:
+            _held_apart([self.convert_expr(end) for end in expr.expr()])
+            return super().convert_interval(expr)
+
         def convert_binom(self, binom: Any) -> Any:
             top, bottom = self.convert_expr(binom.upper), self.convert_expr(binom.lower)
             return sympy.binomial(top, bottom, evaluate=False)
@@ -129,6 +139,16 @@ def _converter() -> type:
             return sympy.Function(f)(*args)
 
     return Checked
+
+
+def _held_apart(elements: list[Any]) -> list[Any]:
+    """Elements of a set, which will be put in order by their values: those of endless sums are not known in time."""
+    import sympy
+
+    endless = (sympy.Sum, sympy.Product, sympy.Integral, sympy.Limit, sympy.Derivative)
+    if len(elements) > 1 and any(element.has(*endless) for element in elements):
+        raise tree_limits.TooLarge("a sum, product, integral or limit within a list")
+    return elements
 
 
 def _quiet() -> None:

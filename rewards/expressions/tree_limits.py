@@ -108,7 +108,8 @@ def _check_operation(node: Any, parts: list[Size], known: dict[Any, Size]) -> No
     if isinstance(node, (sympy.Pow, sympy.MatPow)):
         digits = _power_digits(node, *parts)
     else:
-        digits = _power(parts[0].digits, _LOG_E) if isinstance(node, sympy.exp) and parts[0].number else 0.0
+        exponential = isinstance(node, (sympy.exp, sympy.sinh, sympy.cosh)) and parts[0].number
+        digits = _power(parts[0].digits, _LOG_E) if exponential else 0.0
     if digits > MAX_POWER_DIGITS:
         raise TooLarge(f"a power of over {MAX_POWER_DIGITS} digits")
     if isinstance(node, (sympy.factorial, sympy.factorial2, sympy.binomial, sympy.gamma)):
@@ -172,7 +173,7 @@ def _digits(node: Any, parts: list[Size]) -> float:
         return _power(digits[1], digits[0])
     if isinstance(node, sympy.Mul):
         return sum(digits)
-    if isinstance(node, sympy.exp):
+    if isinstance(node, (sympy.exp, sympy.sinh, sympy.cosh)):
         return _power(digits[0], _LOG_E)
     if isinstance(node, (sympy.factorial, sympy.gamma)):
         return _power(digits[0], max(digits[0], 1.0))
