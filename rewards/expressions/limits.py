@@ -17,7 +17,7 @@ MAX_FACTORIAL = 1_000
 GRAMMAR_CHARS = 400
 GRAMMAR_DEPTH = 8
 GRAMMAR_COMMANDS = 80
-GRAMMAR_COMMANDS_BEHIND = 18
+GRAMMAR_TOKENS_BEHIND = 70
 GRAMMAR_SCRIPTS = 3
 GRAMMAR_SETS = 12
 GRAMMAR_WORDS = 4
@@ -32,6 +32,7 @@ _MACRO_TEXT = re.compile(r"\\(?:text|mathrm|operatorname|begin|end)\s*\{[^{}]*\}
 _LONG_NUMBER = re.compile(rf"\d{{{MAX_DIGITS + 1}}}")
 _PREFIX_CHAIN = re.compile(r"(?:(?:\\[A-Za-z]+|[-+|!'])[\s{]*){16}")
 _SET_OPERATOR = re.compile(r"\\(?:cup|cap|setminus)(?![A-Za-z])")
+_TOKEN = re.compile(r"\\[A-Za-z]+|\d+|\S")
 _BIG_OPERATOR = re.compile(r"\\(?:sum|prod|int|iint|iiint|oint|lim|frac\{d\^?\d?)(?![A-Za-z])")
 
 
@@ -75,8 +76,9 @@ def too_complex(text: str) -> str | None:
     operators = len(_BIG_OPERATOR.findall(text))
     if operators > 2:
         return "more than two sums, products, integrals or limits"
-    if operators and text.count("\\") > GRAMMAR_COMMANDS_BEHIND:
-        return f"a sum, product, integral or limit among over {GRAMMAR_COMMANDS_BEHIND} commands"
+    tokens = len(_TOKEN.findall(text))
+    if operators and tokens * operators > GRAMMAR_TOKENS_BEHIND:
+        return f"a sum, product, integral or limit among {tokens} tokens, whose parsing takes quadratic time"
     return None
 
 
