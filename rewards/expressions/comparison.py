@@ -167,7 +167,10 @@ def _is_simple(tree: Any) -> bool:
     bare = [side.replace(sympy.Abs, lambda inner: inner) for side in sides]
     if not all(side.is_polynomial(symbol) for side in bare) or sum(len(side.atoms(sympy.Abs)) for side in sides) > 2:
         return False
-    return all(sympy.degree(side, symbol) <= MAX_SET_DEGREE for side in bare if side.has(symbol))
+    try:
+        return all(sympy.degree(side, symbol) <= MAX_SET_DEGREE for side in bare if side.has(symbol))
+    except sympy.PolynomialError:  # a polynomial to SymPy's first look only: (x^2)^100
+        return False
 
 
 def _solution_set(tree: Any) -> Any:
@@ -326,8 +329,9 @@ def rebuilt(tree: Any) -> Any:
 
     if not getattr(tree, "args", ()) or hasattr(tree, "shape"):
         return tree
-    # Else SymPy would decide whether it holds.
-    held = {"evaluate": False} if isinstance(tree, sympy.core.relational.Relational) else {}
+    # Else SymPy would decide whether a relation holds, and multiply a binomial out.
+    kept = isinstance(tree, (sympy.core.relational.Relational, sympy.Function))
+    held = {"evaluate": False} if kept else {}
     try:
         return tree.func(*(rebuilt(part) for part in tree.args), **held)
     except Exception:  # a node that can't be built from its own parts stays as it is

@@ -47,13 +47,15 @@ def equal(gold: Scalar, prediction: Scalar, tolerance: float = 0.0) -> bool | No
     symbols = sorted(gold.symbols | prediction.symbols)
     exact = gold.exact and prediction.exact
     real = not (gold.imaginary or prediction.imaginary)
+    principal = gold.principal and prediction.principal
     if not symbols:
-        return _same_at({}, gold, prediction, exact, real, tolerance)
+        return _same_at({}, gold, prediction, exact, real and not principal, tolerance)
     verdicts: list[bool | None] = []
     too_big: TooBig | None = None
-    for point in _points(tuple(symbols)):
+    for index, point in enumerate(_points(tuple(symbols))):
+        only_real = real and not (principal and index < POSITIVE_POINTS)
         try:
-            verdicts.append(_same_at(point, gold, prediction, exact, real, 0.0))
+            verdicts.append(_same_at(point, gold, prediction, exact, only_real, 0.0))
         except TooBig as error:
             verdicts.append(None)
             too_big = error

@@ -66,6 +66,9 @@ def warm_up() -> None:
         (r"-2 \le x < 7", r"x \in [-2, 7)"),
         (r"x = 1 \pm \sqrt{5}", r"\{1 + \sqrt{5}, 1 - \sqrt{5}\}"),
         (r"x_{1} = 5, x_{2} = \sin 2x", r"(5, \log(x))"),
+        (r"(-3, \frac{1}{2})", r"\left\{ nan, |y|^{2}, 3!, \binom{x}{2} \right\}"),
+        (r"\sum_{k=1}^{9} \frac{k}{k+1}", r"f(2) \cdot x / y"),
+        (r"[-3, |x|) \cup (-1, 4]", r"\mathbb{R} \setminus \{0, -1\}"),
     )
     for gold, other in pairs:
         equivalent(Expression(gold), Expression(other))

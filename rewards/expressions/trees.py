@@ -31,7 +31,7 @@ def to_scalar(tree: Any) -> Scalar:
     """
     reader = _Reader()
     root = reader.node(tree)
-    return Scalar(root, frozenset(reader.symbols), reader.exact, reader.imaginary)
+    return Scalar(root, frozenset(reader.symbols), reader.exact, reader.imaginary, principal=True)
 
 
 @cache
