@@ -11,7 +11,7 @@ import logging
 from functools import cache
 from typing import Any
 
-from rewards.expressions import tree_limits
+from rewards.expressions import evaluate, tree_limits, trees
 
 MAX_DETERMINANT = 3
 _MATRIX_FUNCTIONS = """det eye rank trace tr rref nullspace norm cols rows eig eigen diagonalize eigenvals eigenvalues
@@ -93,8 +93,10 @@ def _converter() -> type:
             return _held_apart(super().convert_comma_elements_no_relation(expr))
 
         def convert_interval(self, expr: Any) -> Any:
-            _held_apart([self.convert_expr(end) for end in expr.expr()])
-            return super().convert_interval(expr)
+            ends = _held_apart([self.convert_expr(end) for end in expr.expr()])
+            opened = expr.L_PAREN() or expr.L_GROUP() or expr.L_PAREN_VISUAL()
+            shut = expr.R_PAREN() or expr.R_GROUP() or expr.R_PAREN_VISUAL()
+            return _interval(ends, opened is not None, shut is not None)
 
         def convert_binom(self, binom: Any) -> Any:
             top, bottom = self.convert_expr(binom.upper), self.convert_expr(binom.lower)
@@ -139,6 +141,32 @@ def _converter() -> type:
             return sympy.Function(f)(*args)
 
     return Checked
+
+
+def _interval(ends: list[Any], left_open: bool, right_open: bool) -> Any:
+    """An interval, or a pair where the first end is the larger; SymPy would ask for that with no bound in time."""
+    import sympy
+
+    backwards = _is_before(ends[1], ends[0])
+    if left_open == right_open and (backwards or (left_open and ends[0] == ends[1])):
+        return sympy.Tuple(*ends)
+    if backwards or ends[0] == ends[1]:
+        return sympy.Interval(*ends, left_open=left_open, right_open=right_open)  # one number, or none
+    opened = [value or (end.is_infinite is True) for end, value in zip(ends, (left_open, right_open), strict=True)]
+    return sympy.Basic.__new__(sympy.Interval, *ends, *map(sympy.sympify, opened))
+
+
+def _is_before(one: Any, other: Any) -> bool:
+    """Whether one real number is less than another; False where one of them has no value that can be worked out."""
+    import sympy
+
+    if one is -sympy.oo or other is sympy.oo:
+        return one is not other
+    try:
+        values = [evaluate.value_of(trees.to_scalar(end).root, {}) for end in (one, other)]
+        return bool(values[0] < values[1])
+    except (trees.NoScalar, ArithmeticError, ValueError, TypeError, KeyError):
+        return False  # a variable, infinity, a complex number
 
 
 def _held_apart(elements: list[Any]) -> list[Any]:

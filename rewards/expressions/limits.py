@@ -18,6 +18,7 @@ GRAMMAR_CHARS = 400
 GRAMMAR_DEPTH = 8
 GRAMMAR_COMMANDS = 80
 GRAMMAR_TOKENS_BEHIND = 70
+GRAMMAR_DIVISIONS = 16
 GRAMMAR_SCRIPTS = 3
 GRAMMAR_SETS = 12
 GRAMMAR_WORDS = 4
@@ -31,6 +32,7 @@ _WORD = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{3,}(?![A-Za-z])")
 _MACRO_TEXT = re.compile(r"\\(?:text|mathrm|operatorname|begin|end)\s*\{[^{}]*\}")
 _LONG_NUMBER = re.compile(rf"\d{{{MAX_DIGITS + 1}}}")
 _PREFIX_CHAIN = re.compile(r"(?:(?:\\[A-Za-z]+|[-+|!'])[\s{]*){16}")
+_DIVISION = re.compile(r"[/:]|\\div(?![A-Za-z])")
 _SET_OPERATOR = re.compile(r"\\(?:cup|cap|setminus)(?![A-Za-z])")
 _TOKEN = re.compile(r"\\[A-Za-z]+|\d+|\S")
 _BIG_OPERATOR = re.compile(r"\\(?:sum|prod|int|iint|iiint|oint|lim|frac\{d\^?\d?)(?![A-Za-z])")
@@ -71,6 +73,8 @@ def too_complex(text: str) -> str | None:
     words = _WORD.findall(_MACRO_TEXT.sub(" ", text))
     if len(words) > GRAMMAR_WORDS:
         return f"{len(words)} words, over the {GRAMMAR_WORDS} that may be products of variables"
+    if len(_DIVISION.findall(text)) > GRAMMAR_DIVISIONS:
+        return f"over {GRAMMAR_DIVISIONS} divisions"
     if len(_SET_OPERATOR.findall(text)) > GRAMMAR_SETS:
         return f"over {GRAMMAR_SETS} unions, intersections or differences"
     operators = len(_BIG_OPERATOR.findall(text))
