@@ -275,7 +275,8 @@ def measure(groups: int, rounds: int) -> dict[str, Any]:
 
 
 def kept(rounds: Sequence[dict[str, Any]], prefix: str) -> float:
-    return round(statistics.median(r[f"{prefix}mixed_per_s"] / r[f"{prefix}clean_per_s"] for r in rounds), 3)
+    """The share of clean throughput that is left under poison, per processor second: other work does not count."""
+    return round(statistics.median(r[f"{prefix}mixed_per_core_s"] / r[f"{prefix}clean_per_core_s"] for r in rounds), 3)
 
 
 def medians(found: Sequence[dict[str, float]]) -> dict[str, float]:
