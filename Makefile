@@ -14,7 +14,7 @@ export HF_HUB_OFFLINE ?= 1
 export RAY_USAGE_STATS_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart quickstart-long test test-unit test-integration test-conformance lint format clean distclean
+.PHONY: help install quickstart quickstart-long test test-unit test-integration test-conformance soak lint format clean distclean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -53,6 +53,9 @@ test-integration: $(STAMP) ## the tests on real vLLM, Ray and FSDP2
 
 test-conformance: $(STAMP) ## the conformance kit on every built-in verifier, and on bad ones (minutes)
 	$(BIN)/python -m pytest -m conformance --durations=10 $(PYTEST_ARGS)
+
+soak: $(STAMP) ## a run in which a hundred workers are killed or hung (about an hour)
+	FAULTS=100 $(BIN)/python -m pytest tests/integration/faults/test_faults.py -s $(PYTEST_ARGS)
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -18,9 +18,11 @@ from rl.config.data import PromptConfig
 from rl.config.learner import LearnerConfig
 from rl.config.rollout import RewardConfig, RolloutConfig
 from rl.config.train import TrainConfig
-from rl.errors import ConfigError, DataError, EngineDeadError, EngineError, StarvationError
+from rl.errors import ConfigError, StarvationError
+from rl.fleet import Fleet, describe_failure
 from rl.learner.actor import LearnerRank
 from rl.rewarding import RewardWorker, carry, mixture_of
+from rl.rollout.engine import PushTimes
 from rl.rollout.vllm_engine import engine_environment
 from rl.rollout.worker import PromptTask, RolloutWorker
 
@@ -115,7 +117,10 @@ async def _end(actors: Sequence[Any]) -> None:
 
 
 class RolloutPool:
-    """The rollout workers; each request goes to the one with the fewest sequences in flight."""
+    """The rollout workers; each request goes to the one with the fewest sequences in flight.
+
+    A worker that dies or hangs is replaced, gets the newest weights, and what it had in flight goes to the others.
+    """
 
     def __init__(self, config: RolloutConfig, model: str, prompts: PromptConfig, datasets: Sequence[str], on_bad: str):
         self.config = config
@@ -126,71 +131,116 @@ class RolloutPool:
             runtime_env={"env_vars": engine_environment(config.threads, config.gpus_per_worker)},
         )
         self.names = [f"rollout-{i}" for i in range(config.workers)]
-        self.actors: list[Any] = [
-            actor.remote(name, model, config.engine, prompts, tuple(datasets), on_bad) for name in self.names
-        ]
-        self._load = [0] * config.workers
+        self.fleet = Fleet(
+            self.names,
+            lambda name: actor.remote(name, model, config.engine, prompts, tuple(datasets), on_bad),
+            config.faults,
+            self._refit,
+        )
+        self._weights: Any = None
+        self._probe: tuple[list[PromptTask], Any] | None = None
 
     async def ready(self) -> None:
-        await asyncio.gather(*(actor.ready.remote() for actor in self.actors))
+        await self.fleet.start()
 
     async def catalogue(self, dataset: str) -> tuple[tuple[str, ...], dict[str, str], tuple[str, ...]]:
         """Ids, source by id, and answer types of a dataset, as the workers read it."""
-        return await self.actors[0].catalogue.remote(dataset)
+        return await self.fleet.run(lambda actor: actor.catalogue.remote(dataset))
+
+    async def example(self, dataset: str, sample_id: str) -> dict[str, Any]:
+        """See `RolloutWorker.example`."""
+        return await self.fleet.run(lambda actor: actor.example.remote(dataset, sample_id))
 
     async def generate(self, task: PromptTask) -> tuple[Any, Any, Any]:
         """(`GroupMeta`, reference to a `ScoringTask`, reference to a `Group`)."""
-        i = self._load.index(min(self._load))
-        self._load[i] += task.n
-        try:
-            meta, scoring, payload = self.actors[i].generate.options(num_returns=3).remote(task)
-            return await meta, scoring, payload
-        finally:
-            self._load[i] -= task.n
 
-    async def each(self, method: str, *args: Any) -> list[Any]:
-        """Call a method on every worker at once."""
-        return list(await asyncio.gather(*(getattr(actor, method).remote(*args) for actor in self.actors)))
+        async def sample(actor: Any) -> tuple[Any, Any, Any]:
+            meta, scoring, payload = actor.generate.options(num_returns=3).remote(task)
+            return await meta, scoring, payload
+
+        return await self.fleet.run(sample, weight=task.n)
+
+    async def push(self, bundle: Any) -> list[PushTimes]:
+        """Swap the weights of every engine, and of every one that replaces another from now on."""
+        self._weights = bundle
+        return list((await self.each("update_weights", bundle)).values())
+
+    async def make_probe(self, tasks: list[PromptTask]) -> Any:
+        """Sample the sequences of the probe and give them to every engine; returns a reference to them."""
+
+        async def sample(actor: Any) -> Any:
+            groups, count = actor.make_probe.options(num_returns=2).remote(tasks)
+            await count
+            return groups
+
+        groups = await self.fleet.run(sample)
+        self._probe = (tasks, groups)
+        await self.each("set_probe", tasks, groups)
+        return groups
+
+    async def each(self, method: str, *args: Any) -> dict[str, Any]:
+        """Call a method on every worker that serves, at once; results by name."""
+        return await self.fleet.each(lambda actor: getattr(actor, method).remote(*args))
+
+    async def _refit(self, actor: Any) -> None:
+        probe: Any = None
+        weights: Any = None
+        while probe is not self._probe or weights is not self._weights:  # a push may come while one is applied
+            if probe is not self._probe:
+                probe = self._probe
+                await actor.set_probe.remote(*probe)
+            if weights is not self._weights:
+                weights = self._weights
+                await actor.update_weights.remote(weights)
 
     async def close(self) -> None:
-        await _end(self.actors)
+        await self.fleet.stop()
+        await _end(self.fleet.actors)
 
 
 class RewardClient:
-    """The reward workers, in turn."""
+    """The reward workers; a group goes to the one with the fewest in hand. One that dies is replaced."""
 
     def __init__(self, config: RewardConfig, answer_types: Sequence[str]) -> None:
         mixture_of(config, tuple(answer_types))  # its mistakes are the user's, and best seen before actors start
         actor = ray.remote(RewardWorker).options(num_cpus=0, max_concurrency=_ACTOR_CONCURRENCY)
         given = (config, tuple(answer_types), carry(config))
-        self.actors: list[Any] = [actor.remote(*given) for _ in range(config.workers)]
-        self._turn = 0
+        names = [f"reward-{i}" for i in range(config.workers)]
+        self.fleet = Fleet(names, lambda name: actor.remote(*given), config.faults, self._refit)
+        self._states: list[Mapping[str, Any]] = []
 
     async def ready(self) -> None:
-        await asyncio.gather(*(actor.ready.remote() for actor in self.actors))
+        await self.fleet.start()
 
     async def score(self, scoring: Any, evaluation: bool = False) -> tuple[tuple[float | None, ...], tuple[str, ...]]:
         """Values and statuses of the completions behind a reference to a `ScoringTask`, see `RewardWorker.score`."""
-        self._turn = (self._turn + 1) % len(self.actors)
-        return await self.actors[self._turn].score.remote(scoring, evaluation)
+        return await self.fleet.run(lambda actor: actor.score.remote(scoring, evaluation))
 
     async def state_dict(self) -> list[dict[str, Any] | None]:
-        """The state of each worker, in order."""
-        return list(await asyncio.gather(*(actor.state_dict.remote() for actor in self.actors)))
+        """The states of the workers."""
+        states = await self.fleet.each(lambda actor: actor.state_dict.remote())
+        self._states = [state for state in states.values() if state is not None]
+        return list(states.values())
 
     async def load_state_dict(self, states: Sequence[Mapping[str, Any] | None]) -> None:
         """Give the saved states back in turn; a run with more workers than before gives some of them twice."""
-        kept = [state for state in states if state is not None]
-        if kept:
-            pairs = zip(self.actors, itertools.cycle(kept), strict=False)
-            await asyncio.gather(*(actor.load_state_dict.remote(state) for actor, state in pairs))
+        self._states = [state for state in states if state is not None]
+        if self._states:
+            turn = itertools.cycle(self._states)
+            await self.fleet.each(lambda actor: actor.load_state_dict.remote(next(turn)))
 
     async def answers(self, scoring: Any, limit: int) -> tuple[str | None, ...]:
         """Final answers, cut at `limit` characters, of the completions behind a reference to a `ScoringTask`."""
-        return await self.actors[self._turn].answers.remote(scoring, limit)
+        return await self.fleet.run(lambda actor: actor.answers.remote(scoring, limit))
+
+    async def _refit(self, actor: Any) -> None:
+        """A worker that replaces another goes on from the state last saved: the newest died with its holder."""
+        if self._states:
+            await actor.load_state_dict.remote(self._states[0])
 
     async def close(self) -> None:
-        await _end(self.actors)
+        await self.fleet.stop()
+        await _end(self.fleet.actors)
 
 
 class LearnerGroup:
@@ -266,20 +316,3 @@ async def scoring_actors(
         raise cause from exc
     finally:
         await asyncio.gather(*(part.close() for part in (pool, client) if part is not None))
-
-
-def failed_prompt(exc: BaseException) -> BaseException | None:
-    """The remote cause if only one prompt failed, which is data; None if a part of the system did, which ends a run."""
-    cause = describe_failure(exc)
-    one_prompt = isinstance(cause, DataError | EngineError) and not isinstance(cause, EngineDeadError)
-    return cause if one_prompt else None
-
-
-def describe_failure(exc: BaseException) -> BaseException:
-    """The remote cause of a Ray task error, or an EngineDeadError for a dead actor."""
-    if isinstance(exc, ray.exceptions.RayTaskError):
-        cause = exc.cause if isinstance(getattr(exc, "cause", None), BaseException) else None
-        return cause or exc
-    if isinstance(exc, ray.exceptions.RayActorError):
-        return EngineDeadError(f"a worker died: {exc}")
-    return exc

@@ -43,3 +43,7 @@ class DivergenceError(RLError, RuntimeError):
 
 class CheckpointError(RLError, RuntimeError):
     """A checkpoint is missing, torn or does not fit the run."""
+
+
+class StoppedError(RLError):
+    """A run was asked to stop and did so in good order; it can be resumed."""

@@ -28,11 +28,12 @@ from rl.algo.advantages import batch_advantages
 from rl.algo.filters import EQUAL_REWARDS, screen
 from rl.batch.plan import plan_updates
 from rl.buffer import StalenessBuffer
-from rl.cluster import LearnerGroup, RewardClient, RolloutPool, describe_failure, failed_prompt
+from rl.cluster import LearnerGroup, RewardClient, RolloutPool
 from rl.config.train import TrainConfig
 from rl.data.store import OrderedPrompts
 from rl.errors import DivergenceError, EngineError, StarvationError, SyncError
 from rl.eval.runner import attempt_seed
+from rl.fleet import describe_failure, failed_prompt
 from rl.ledger import Admission, Ledger
 from rl.metrics.window import StepWindow
 from rl.records import ScoredGroup
@@ -76,6 +77,7 @@ class Loop:
         self._failures = 0
         self._filtered = 0
         self._progress, self._stall_counts = time.monotonic(), True
+        self._stopping = asyncio.Event()
         self._push: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -83,8 +85,12 @@ class Loop:
         """Samples whose group got too old and that wait to be admitted again."""
         return tuple(self._requeued)
 
+    def stop(self) -> None:
+        """Let `run` return after the step under way; what is not trained by then stays in flight in the ledger."""
+        self._stopping.set()
+
     async def run(self) -> None:
-        """Train to the last step.
+        """Train to the last step, or until `stop`.
 
         Raises:
             StarvationError: no progress is possible, or none was made for `stall_timeout_s`.
@@ -184,7 +190,9 @@ class Loop:
     async def _train(self) -> None:
         while self.version < self.config.steps:
             waiting = time.time()
-            batch = await self._batch()
+            batch = await self._unless_stopped(self._batch())
+            if batch is None:
+                break
             taken = time.time()
             step = self.version + 1
             row = self.window.drain() | self.window.of_batch(batch, self.version)
@@ -206,6 +214,16 @@ class Loop:
         if self._push is not None:
             await self._push
 
+    async def _unless_stopped(self, batch: Coroutine[Any, Any, list[ScoredGroup]]) -> list[ScoredGroup] | None:
+        """The batch, or None if the run is to stop."""
+        taking, stopping = asyncio.ensure_future(batch), asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait({taking, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            return None if stopping.done() else taking.result()
+        finally:
+            taking.cancel()
+            stopping.cancel()
+
     async def _batch(self) -> list[ScoredGroup]:
         while True:
             batch, stale = await self.buffer.take(self.version)
@@ -221,7 +239,7 @@ class Loop:
     async def _publish(self, step: int, bundle: Any, probe: Any, row: dict[str, Any], slots: int) -> None:
         started = time.time()
         try:
-            times = await self.pool.each("update_weights", bundle)
+            times = await self.pool.push(bundle)
         except Exception as exc:
             cause = describe_failure(exc)
             raise cause if isinstance(cause, SyncError) else SyncError(f"push of version {step}: {cause}") from exc
@@ -232,7 +250,8 @@ class Loop:
         row["sync/pause_s"] = max(t.pause_s for t in times)
         row["sync/apply_s"] = max(t.apply_s for t in times)
         row |= await compare_probe(self.pool, probe, step, self.config.probe.threshold)
-        row |= self.io.rollout_activity(await self.pool.each("busy"), self.pool.names, step)
+        row |= self.io.rollout_activity(await self.pool.each("busy"), step)
+        row |= self.io.outages((self.pool.fleet, self.rewards.fleet), step)
         self.io.step(step, row, self.ledger)
 
     async def _at_step_end(self, step: int) -> None:
@@ -285,7 +304,7 @@ async def compare_probe(pool: RolloutPool, learner: Any, version: int, limit: fl
         SyncError: an engine serves another version.
         DivergenceError: the mean |difference| of an engine exceeds `limit` nats a token.
     """
-    results = await pool.each("probe", learner)
+    results = (await pool.each("probe", learner)).values()
     versions = {served for *_, served in results}
     if versions != {version}:
         raise SyncError(f"with version {version} pushed the engines serve {sorted(versions)}")

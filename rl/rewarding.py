@@ -58,6 +58,9 @@ class RewardWorker:
     async def ready(self) -> bool:
         return True
 
+    async def ping(self) -> None:
+        """Returns if the process lives; graders that hang are killed by the pool."""
+
     async def score(self, task: Any, evaluation: bool = False) -> tuple[tuple[float | None, ...], tuple[str, ...]]:
         """Values and statuses of a `ScoringTask`'s completions, in order; a failed grader gives value None.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from rl.config.train import TrainConfig
 from rl.data.store import OrderedPrompts
 from rl.errors import CheckpointError
 from rl.eval.runner import evaluate
+from rl.fleet import Fleet
 from rl.ledger import Ledger
 from rl.metrics.console import RunTable
 from rl.metrics.tracker import Tracker
@@ -40,17 +41,25 @@ class RunIO:
         """Unix times in, seconds since the start out."""
         self.tracker.timeline(actor, phase, start - self.started, end - self.started, step)
 
-    def rollout_activity(
-        self, busy: Sequence[Sequence[tuple[float, float]]], names: Sequence[str], step: int
-    ) -> dict[str, float]:
-        """Write when each engine computed; returns its share of the time since the last step."""
+    def rollout_activity(self, busy: Mapping[str, Sequence[tuple[float, float]]], step: int) -> dict[str, float]:
+        """Write when each engine computed, by name; returns their share of the time since the last step."""
         window = time.time() - self._last_step
         total = 0.0
-        for name, intervals in zip(names, busy, strict=True):
+        for name, intervals in busy.items():
             for start, end in intervals:
                 self.timeline(name, "generate", start, end, step)
                 total += min(end - start, end - self._last_step) if end > self._last_step else 0.0
-        return {"time/rollout_busy_fraction": min(1.0, total / (window * len(names)))}
+        return {"time/rollout_busy_fraction": min(1.0, total / (window * len(busy)))}
+
+    def outages(self, fleets: Sequence[Fleet], step: int) -> dict[str, float]:
+        """Write when workers were down; returns how many were replaced so far, and calls made again for it."""
+        for fleet in fleets:
+            for outage in fleet.drain_outages():
+                self.timeline(outage.name, "down", outage.start, outage.end, step)
+        return {
+            "faults/replaced": float(sum(fleet.replaced for fleet in fleets)),
+            "faults/reissued": float(sum(fleet.reissued for fleet in fleets)),
+        }
 
     def step(self, step: int, row: dict[str, Any], ledger: Ledger) -> None:
         """Write a finished step's row."""

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import signal
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rl.algo.advantages import load_group_function
 from rl.algo.plugins import load_function
-from rl.cluster import LearnerGroup, RewardClient, RolloutPool, bring_up, connect, describe_failure
+from rl.cluster import LearnerGroup, RewardClient, RolloutPool, bring_up, connect
 from rl.config.base import save_config
 from rl.config.train import TrainConfig
 from rl.data.containers import answer_types
 from rl.data.store import OrderedPrompts
-from rl.errors import ConfigError
+from rl.errors import ConfigError, StoppedError
+from rl.fleet import describe_failure
 from rl.ledger import Ledger
 from rl.loop import Loop, compare_probe
 from rl.metrics.console import RunTable
@@ -24,6 +30,8 @@ from rl.metrics.tracker import Tracker
 from rl.rewarding import problems
 from rl.rollout.worker import PromptTask
 from rl.run_io import RunIO, complete_checkpoints, latest_checkpoint
+
+logger = logging.getLogger(__name__)
 
 
 def check(config: TrainConfig) -> list[str]:
@@ -80,18 +88,22 @@ async def _run(config: TrainConfig, found: tuple[Path, dict[str, Any]] | None) -
             version = await _restore(found, pool, learner, rewards, ledger, prompts)
             probe = await _make_probe(config, pool, learner, ids)
             await compare_probe(pool, probe, version, config.probe.threshold)
-            if version == 0:
+            if found is None:
                 await io.evaluate(pool, rewards, 0)
             requeued = found[1]["requeued"] if found else ()
             loop = Loop(config, pool, rewards, learner, prompts, ledger, io, version, ledger.in_flight, requeued)
             try:
-                await loop.run()
-                # What is still in flight would compete with the evaluation; it is on record, and a resume samples it.
-                await pool.each("abort", [admission.uid for admission in ledger.in_flight])
-                await io.evaluate(pool, rewards, config.steps)
-                await io.checkpoint(config.steps, learner, rewards, prompts, ledger, loop.requeued)
+                with _stop_on_signal(loop.stop):
+                    await loop.run()
+                if loop.version == config.steps:
+                    # What is in flight would compete with the evaluation; it is on record, and a resume samples it.
+                    await pool.each("abort", [admission.uid for admission in ledger.in_flight])
+                    await io.evaluate(pool, rewards, config.steps)
+                await io.checkpoint(loop.version, learner, rewards, prompts, ledger, loop.requeued)
             finally:
                 ledger.finish()
+        if loop.version < config.steps:
+            raise StoppedError(f"stopped after step {loop.version} of {config.steps}; go on with --resume")
     except Exception as exc:
         cause = describe_failure(exc)
         if cause is exc:
@@ -101,6 +113,31 @@ async def _run(config: TrainConfig, found: tuple[Path, dict[str, Any]] | None) -
         tracker.close()
         parts = [part for part in (pool, learner, rewards) if part is not None]
         await asyncio.gather(*(part.close() for part in parts))
+
+
+@contextmanager
+def _stop_on_signal(stop: Callable[[], None]) -> Iterator[None]:
+    """SIGTERM, as preemption sends it, and the first Ctrl-C call `stop`; the second one ends the process at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop, signals = asyncio.get_running_loop(), (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in signals}
+
+    def once(number: signal.Signals) -> None:
+        for each in signals:
+            loop.remove_signal_handler(each)
+        logger.warning("%s: the step under way is finished and a checkpoint written; once more to end now", number.name)
+        stop()
+
+    for number in signals:
+        loop.add_signal_handler(number, once, number)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)
 
 
 async def _restore(
@@ -116,7 +153,7 @@ async def _restore(
         return 0
     folder, state = found
     version = await learner.load(str(folder.absolute()))
-    await pool.each("update_weights", await learner.publish())
+    await pool.push(await learner.publish())
     ledger.load_state_dict(state["ledger"])
     prompts.load_state_dict(state["prompts"])
     await rewards.load_state_dict(state["rewards"])
@@ -137,7 +174,4 @@ async def _make_probe(config: TrainConfig, pool: RolloutPool, learner: LearnerGr
     tasks = [
         PromptTask(i, config.data.train, sample_id, 1, i, sampling, tag="probe") for i, sample_id in enumerate(chosen)
     ]
-    groups = pool.actors[0].make_probe.remote(tasks)
-    for actor in pool.actors[1:]:
-        await actor.set_probe.remote(tasks, groups)
-    return await learner.set_probe(groups)
+    return await learner.set_probe(await pool.make_probe(tasks))

@@ -13,9 +13,11 @@ from rl.cli.arguments import ConfigPath, DryRun, Overrides
 from rl.cli.configs import config_app
 from rl.cli.curate import curate_app
 from rl.cli.execute import execute, execute_pipeline
-from rl.errors import DataError, RLError
+from rl.errors import DataError, RLError, StoppedError
 
 USAGE_ERROR = 2
+STOPPED = 75
+"""EX_TEMPFAIL of sysexits.h: a run that was asked to stop did so in good order, and starting it again goes on."""
 TRACEBACK = "RL_TRACEBACK"
 """Environment variable: 1 shows where an error comes from."""
 
@@ -37,7 +39,11 @@ app.add_typer(curate_app, name="curate")
 
 
 def main() -> None:
-    """Run the command line. Errors that the project raises on purpose end it with one message and exit code 2."""
+    """Run the command line.
+
+    Errors that the project raises on purpose end it with one message and exit code 2, a run that was asked to stop
+    with 75.
+    """
     try:
         app()
     except RLError as exc:
@@ -46,8 +52,10 @@ def main() -> None:
         from rich.console import Console
 
         # No markup: the message may hold brackets from a user's file.
-        Console(stderr=True).print(f"error: {exc}", style="red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(USAGE_ERROR)
+        stopped = isinstance(exc, StoppedError)
+        text, style = (str(exc), "yellow") if stopped else (f"error: {exc}", "red")
+        Console(stderr=True).print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+        sys.exit(STOPPED if stopped else USAGE_ERROR)
 
 
 @app.callback(invoke_without_command=True)

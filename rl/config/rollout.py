@@ -34,6 +34,19 @@ class SamplingConfig(StrictModel):
     max_tokens: int = Field(8192, ge=1)
 
 
+class FaultConfig(StrictModel):
+    """How workers that die or hang are noticed and replaced."""
+
+    ping_every_s: float = Field(5.0, gt=0)
+    """How often each worker is asked whether it lives. A death is noticed at once where a call is under way."""
+    hang_s: float = Field(300.0, gt=0)
+    """A worker that does not answer for this long is killed and replaced. Set it well above the longest engine step,
+    compilation included, and the longest weight swap."""
+    restarts: int = Field(3, ge=0)
+    """Deaths of a worker in a row, without a finished request in between, after which it is given up. The run ends when
+    all are."""
+
+
 class RolloutConfig(StrictModel):
     """The pool of rollout workers."""
 
@@ -44,6 +57,7 @@ class RolloutConfig(StrictModel):
     """CPU threads of an engine that runs on CPU."""
     engine: EngineConfig = EngineConfig(max_model_len=12288)
     sampling: SamplingConfig = SamplingConfig()
+    faults: FaultConfig = FaultConfig()
 
     @model_validator(mode="after")
     def _room_for_a_prompt(self) -> RolloutConfig:
@@ -77,6 +91,7 @@ class RewardConfig(StrictModel):
     """Environment variable of the driver that holds the service's token; the token itself has no place in a config."""
     deadline_s: float = Field(300.0, gt=0)
     """How long a group may wait for the service, retries included, before the run ends."""
+    faults: FaultConfig = FaultConfig()
 
     @field_validator("url")
     @classmethod

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from rl.algo.passk import pass_at_k
-from rl.cluster import RewardClient, RolloutPool, failed_prompt
+from rl.cluster import RewardClient, RolloutPool
 from rl.config.rollout import RolloutConfig, SamplingConfig
+from rl.fleet import failed_prompt
 from rl.metrics.console import progress
 from rl.records import RIGHT, GroupMeta
 from rl.rollout.worker import PromptTask
@@ -126,7 +127,7 @@ async def examples(pool: RolloutPool, dataset: str, attempts: Sequence[Attempts]
     rounds = [row for rank in range(count) for rows in by_source.values() for row in rows[rank : rank + 1]]
     result = []
     for attempt in rounds[:count]:
-        shown = await pool.actors[0].example.remote(dataset, attempt.sample_id)
+        shown = await pool.example(dataset, attempt.sample_id)
         scoring = await attempt.scoring
         result.append(
             {"id": attempt.sample_id, "source": attempt.source}

@@ -69,6 +69,10 @@ class Engine(Protocol):
         """Drop a request if it is in flight; its `generate` raises EngineError."""
         ...
 
+    async def ping(self) -> None:
+        """Returns when the engine has got to it between two steps. Raises EngineDeadError if it never will."""
+        ...
+
     @property
     def version(self) -> int: ...
 

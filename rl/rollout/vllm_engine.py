@@ -138,6 +138,9 @@ class VllmEngine:
     async def abort(self, request_id: str) -> None:
         await self._call(lambda: self._abort(request_id))
 
+    async def ping(self) -> None:
+        await self._call(lambda: None)
+
     def drain_busy(self) -> list[tuple[float, float]]:
         with self._wake:
             done, self._busy = self._busy, []

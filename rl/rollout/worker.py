@@ -88,6 +88,10 @@ class RolloutWorker:
     async def ready(self) -> str:
         return self.name
 
+    async def ping(self) -> None:
+        """Returns when the engine answers: a process that lives may hold an engine that hangs."""
+        await self.engine.ping()
+
     async def catalogue(self, dataset: str) -> tuple[tuple[str, ...], dict[str, str], tuple[str, ...]]:
         """Ids, source by id, and the answer types of a dataset."""
         store = self.stores[dataset]
@@ -138,14 +142,14 @@ class RolloutWorker:
         group = Group(task.uid, task.sample_id, generated.prompt_ids, prompt.images, prompt.digests, rollouts)
         return meta, scoring, group
 
-    async def make_probe(self, tasks: list[PromptTask]) -> list[Group]:
-        """Sample the fixed sequences of the probe and keep them; the learner gets the same."""
+    async def make_probe(self, tasks: list[PromptTask]) -> tuple[list[Group], int]:
+        """Sample the fixed sequences of the probe, which every worker and the learner get; and their number."""
         groups = [(await self.generate(task))[2] for task in tasks]
-        await self.set_probe(tasks, groups)
-        return groups
+        return groups, len(groups)
 
     async def set_probe(self, tasks: list[PromptTask], groups: list[Group]) -> None:
-        """Keep the probe's sequences."""
+        """Keep the probe's sequences, in place of those kept before."""
+        self._probes = []
         for task, group in zip(tasks, groups, strict=True):
             prompt = self._encode(task.dataset, task.sample_id)
             self._probes += [(prompt, rollout.token_ids) for rollout in group.rollouts]

@@ -107,7 +107,7 @@ async def by_hand(config: TrainConfig, pool: Pool, rewards: Rewards, learner: Le
         advantages = numpy_advantages(np.asarray(values, dtype=np.float64)).tolist()
         groups = tuple(GroupShare(p, tuple(a)) for p, a in zip(payloads, advantages, strict=True))
         _, bundle, _ = await learner.train([[UpdateShare(groups, len(groups) * algo.group_size)]])
-        await pool.each("update_weights", bundle)
+        await pool.push(bundle)
 
 
 async def by_loop(
@@ -134,12 +134,12 @@ async def test_the_loop_at_staleness_0_is_synchronous_training(cluster: None, pa
     try:
         await asyncio.gather(pool.ready(), rewards.ready(), *(learner.start() for learner in learners))
         ids, *_ = await pool.catalogue(config.data.train)
-        probe = pool.actors[0].make_probe.remote(
+        probe = await pool.make_probe(
             [PromptTask(0, config.data.train, ids[0], 1, 0, config.rollout.sampling, tag="probe")]
         )
         await asyncio.gather(*(learner.set_probe(probe) for learner in learners))
         for way, learner, run in zip((by_loop, by_hand), learners, runs, strict=True):
-            await pool.each("update_weights", await learner.publish())  # both start from the model's own weights
+            await pool.push(await learner.publish())  # both start from the model's own weights
             pool.note(run)
             learner.run = run
             counts = await way(config, pool, rewards, learner, ids)

@@ -49,15 +49,16 @@ class FakeRun:
         self.ledger = Ledger(self._fate)
         self.built = Loop(
             self.config,
-            SimpleNamespace(generate=self._generate, each=self._each, names=["rollout-0"]),  # type: ignore[arg-type]
-            SimpleNamespace(score=self._score),  # type: ignore[arg-type]
+            SimpleNamespace(generate=self._generate, push=self._push, each=self._each, fleet=None),  # type: ignore[arg-type]
+            SimpleNamespace(score=self._score, fleet=None),  # type: ignore[arg-type]
             SimpleNamespace(train=self._train),  # type: ignore[arg-type]
             OrderedPrompts(self.ids, seed=0),
             self.ledger,
             SimpleNamespace(  # type: ignore[arg-type]
                 start_clock=lambda: None,
                 timeline=lambda *args: None,
-                rollout_activity=lambda busy, names, step: {},
+                rollout_activity=lambda busy, step: {},
+                outages=lambda fleets, step: {},
                 step=self._step,
                 evaluate=self._evaluate,
                 checkpoint=self._checkpoint,
@@ -90,13 +91,14 @@ class FakeRun:
         await self.on_train(version)
         return {"loss": 0.0, "time/train_start": 0.0, "time/train_end": 1.0}, version, "probe"
 
-    async def _each(self, method: str, *args: Any) -> list[Any]:
-        if method == "update_weights":
-            await self.on_push(args[0])
-            self.engine_version = args[0]
-            self.events.append(("push", args[0]))
-            return [SimpleNamespace(pause_s=0.25, apply_s=0.125)]
-        return [self.probe(self.engine_version)] if method == "probe" else [[]]
+    async def _push(self, version: int) -> list[Any]:
+        await self.on_push(version)
+        self.engine_version = version
+        self.events.append(("push", version))
+        return [SimpleNamespace(pause_s=0.25, apply_s=0.125)]
+
+    async def _each(self, method: str, *args: Any) -> dict[str, Any]:
+        return {"rollout-0": self.probe(self.engine_version) if method == "probe" else []}
 
     def _fate(self, row: dict[str, Any]) -> None:
         self.fates.append(row)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -105,10 +106,16 @@ async def test_states_go_back_to_the_workers_in_turn() -> None:
             self.taken: list[Any] = []
             self.load_state_dict = Remote(self.taken)
 
+    actors = [Actor(), Actor(), Actor()]
+
+    async def each(call: Callable[[Actor], Awaitable[None]]) -> None:
+        for actor in actors:
+            await call(actor)
+
     client = object.__new__(rl.cluster.RewardClient)
-    client.actors = [Actor(), Actor(), Actor()]
+    client.fleet = SimpleNamespace(each=each)  # type: ignore[assignment]
     await client.load_state_dict([{"a": 1}, None, {"b": 2}])
-    assert [actor.taken for actor in client.actors] == [[{"a": 1}], [{"b": 2}], [{"a": 1}]]
+    assert [actor.taken for actor in actors] == [[{"a": 1}], [{"b": 2}], [{"a": 1}]]
     await client.load_state_dict([None])
     await client.load_state_dict([])
-    assert [len(actor.taken) for actor in client.actors] == [1, 1, 1]
+    assert [len(actor.taken) for actor in actors] == [1, 1, 1]
