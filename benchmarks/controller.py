@@ -27,6 +27,7 @@ from typing import Any
 import ray
 
 from rl.batch.plan import UpdateShare
+from rl.config.rollout import FaultConfig
 from rl.config.train import TrainConfig
 from rl.data.store import OrderedPrompts
 from rl.fleet import Fleet
@@ -208,7 +209,7 @@ def recorder(tracker: Tracker) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--groups", type=int, default=20_000, help="groups per measurement; never less than three steps"
+        "--groups", type=int, default=20_000, help="groups per measurement, at least three steps"
     )
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2])
     args = parser.parse_args()
