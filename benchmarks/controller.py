@@ -107,9 +107,7 @@ class Remote(Local):
 
     def __init__(self, workers: int) -> None:
         actor = ray.remote(Worker).options(num_cpus=0, max_concurrency=4096)
-        faults = TrainConfig.model_validate(
-            {"model": "m", "out": "o", "steps": 1, "data": {"train": "d"}}
-        ).rewards.faults
+        faults = FaultConfig()
 
         async def refit(_: Any) -> None: ...
 
@@ -208,9 +206,7 @@ def recorder(tracker: Tracker) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--groups", type=int, default=20_000, help="groups per measurement, at least three steps"
-    )
+    parser.add_argument("--groups", type=int, default=20_000, help="groups per measurement, at least three steps")
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2])
     args = parser.parse_args()
     os.environ["RAY_IGNORE_UNHANDLED_ERRORS"] = "1"
