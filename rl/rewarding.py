@@ -144,7 +144,7 @@ def make_pool(
     from rewards import RemotePool, RewardPool
 
     if config.url is not None:
-        return RemotePool(config.url, carried.token, deadline_s=config.deadline_s, preload=answer_types)
+        return RemotePool(config.url, carried.token, patience_s=config.patience_s, preload=answer_types)
     return RewardPool(
         workers=config.processes,
         timeout_s=config.timeout_s,
