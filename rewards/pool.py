@@ -25,14 +25,12 @@ from typing import Any
 from rewards import plugins as plugin_files
 from rewards import registry
 from rewards.base import RewardResult, failed
+from rewards.limits import SLOW, check_memory, check_settings
 from rewards.request import Request
 from rewards.worker import PoolError, Template, Worker, WorkerSetup, describe_exit
 
 MAX_BATCH = 32
 MAX_BATCH_BYTES = 4 * 2**20
-MIN_MEMORY_MB = 512
-SLOW: Mapping[str, float] = {"general-code": 60.0}
-"""Seconds for the built-in verifiers that can't do with the pool's `timeout_s`: each runs programs."""
 
 
 @dataclass(slots=True, eq=False)
@@ -73,7 +71,7 @@ class RewardPool:
     Args:
         workers: processes; each uses one core.
         timeout_s: seconds that one request may take, from the moment its worker turns to it.
-        timeouts: other seconds for some answer types, over those of `SLOW`, which hold unless named here.
+        timeouts: other seconds for some answer types, over those of `limits.SLOW`, which hold unless named here.
         memory_mb: address space of a worker in MiB. Beyond it a request ends as `error`.
         preload: answer types whose verifiers are imported before the first request. Default: every built-in one and
             every installed plug-in whose libraries are installed. Those of `plugins` are always imported.
@@ -83,7 +81,7 @@ class RewardPool:
     The constructor returns when the verifiers are imported (about a second) and the workers can be forked.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument out of range, or less memory than a verifier named here needs.
         UnknownVerifier: `preload` names an answer type without a verifier.
         PluginError: a plug-in's file does not exist, or installed plug-ins claim one name.
         PoolError: the workers can't be started; the message holds the verifier and its error.
@@ -99,19 +97,15 @@ class RewardPool:
         plugins: Mapping[str, str] | None = None,
         timeouts: Mapping[str, float] | None = None,
     ) -> None:
-        if workers < 1:
-            raise ValueError(f"workers is {workers}; a pool needs at least 1")
-        for name, seconds in {"timeout_s": timeout_s, **(timeouts or {})}.items():
-            if not 0 < seconds < 3600:
-                raise ValueError(f"{name} is {seconds}; set seconds per request, above 0 and below 3600")
-        if memory_mb < MIN_MEMORY_MB:
-            raise ValueError(f"memory_mb is {memory_mb}; the libraries alone need {MIN_MEMORY_MB}, set more")
+        check_settings(workers, timeout_s, timeouts or {}, memory_mb)
         self._plugins = {name: plugin_files.absolute(target) for name, target in (plugins or {}).items()}
         self._timeout_s = timeout_s
         self._workers = workers
+        self._memory_mb = memory_mb
         self._timeouts = {**SLOW, **(timeouts or {})}
         named = [*(preload or ()), *self._plugins]
         registry.check_names([*named, *(timeouts or {})], self._plugins)
+        check_memory(named, memory_mb, self._plugins)
         optional = sorted(registry.names(self._plugins)) if preload is None else []
         self._template = Template(WorkerSetup(memory_mb, self._plugins, named, optional))
         self._queue: deque[_Item] = deque()
@@ -140,7 +134,7 @@ class RewardPool:
 
         Raises:
             UnknownVerifier: an answer type without a verifier; nothing has been scored then.
-            ValueError: a request can't be sent to another process.
+            ValueError: a request can't be sent to another process, or its verifier needs more memory than a worker has.
             PoolError: the pool is closed, or its workers can't be started any more.
         """
         return self._submit(requests).future.result()
@@ -186,7 +180,9 @@ class RewardPool:
 
     def _submit(self, requests: Iterable[Request]) -> _Call:
         batch = list(requests)
-        registry.check_names({request.answer_type for request in batch}, self._plugins)
+        wanted = {request.answer_type for request in batch}
+        registry.check_names(wanted, self._plugins)
+        check_memory(wanted, self._memory_mb, self._plugins)
         call = _Call([None] * len(batch), len(batch))
         items = [
             _Item(call, position, _pack(request), self._timeouts.get(request.answer_type, self._timeout_s))

@@ -5,7 +5,6 @@ No isolation here: a verifier that hangs or crashes takes the caller along. `rew
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from rewards import plugins as plugin_files
 from rewards.base import RewardResult, UnknownVerifier, Verifier, failed
 from rewards.extract import is_well_formed
 from rewards.libraries import missing_library
+from rewards.names import did_you_mean
 
 VERIFIERS: dict[str, str] = {
     "any": "rewards.verifiers.string:verify",
@@ -63,9 +63,8 @@ def resolve(name: str, plugins: Mapping[str, str] | None = None) -> str:
     if name in known:
         return known[name]
     listed = ", ".join(sorted(known))
-    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    raise UnknownVerifier(f"answer type {str(name)[:200]!r} is not known; {hint}known: {listed}")
+    hint = did_you_mean(name, known)
+    raise UnknownVerifier(f"answer type {str(name)[:200]!r} is not known; {hint + ' ' if hint else ''}known: {listed}")
 
 
 def names(plugins: Mapping[str, str] | None = None) -> dict[str, str]:

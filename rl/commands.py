@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rewards.names import did_you_mean
 from rl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -52,9 +52,8 @@ def find(name: str) -> Command:
     key = name.strip().replace(" ", "-")
     if key in COMMANDS:
         return COMMANDS[key]
-    near = difflib.get_close_matches(key, COMMANDS, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise ConfigError(f"no command {name!r}; {hint}known: {', '.join(COMMANDS)}")
+    hint = did_you_mean(key, COMMANDS)
+    raise ConfigError(f"no command {name!r}; {hint + ' ' if hint else ''}known: {', '.join(COMMANDS)}")
 
 
 def resolve(reference: str) -> Any:

@@ -147,7 +147,7 @@ def make_pool(
     from rewards import RemotePool, RewardPool
 
     if config.url is not None:
-        return RemotePool(config.url, carried.token, deadline_s=config.deadline_s, preload=answer_types)
+        return RemotePool(config.url, carried.token, patience_s=config.patience_s, preload=answer_types)
     return RewardPool(
         workers=config.processes,
         timeout_s=config.timeout_s,
@@ -163,15 +163,21 @@ def problems(config: RewardConfig, answer_types: Iterable[str]) -> list[str]:
     A service is not asked: it may be started later.
     """
     from rewards import PluginError, UnknownVerifier, registry
+    from rewards.limits import check_memory
 
+    answer_types = tuple(answer_types)
     try:
         carry(config)
-        mixture_of(config, tuple(answer_types))
+        mixture_of(config, answer_types)
     except ConfigError as exc:
         return [str(exc)]
     if config.url is not None:
         return []
     found = []
+    try:
+        check_memory(answer_types, config.memory_mb, config.plugins)
+    except ValueError as exc:
+        found.append(f"rewards.{exc}")
     for name in sorted(answer_types):
         try:
             registry.resolve(name, config.plugins)

@@ -24,8 +24,9 @@ from rewards.judge.client import JudgeError
 from rewards.judge.grade import grade_answer
 from rewards.judge.panel import Panel
 from rewards.judge.settings import JudgeConfig
+from rewards.names import unknown_name
 from rewards.request import Request
-from rewards.settings import SettingsError, load_settings, unknown_name
+from rewards.settings import SettingsError, load_settings
 
 T = TypeVar("T")
 Grader = Callable[[Panel, JudgeConfig, Request, float], Awaitable[RewardResult]]

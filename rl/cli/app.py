@@ -109,6 +109,19 @@ def data_convert(
     print(f"{target}: {count} rows")
 
 
+@data_app.command("gym")
+def data_gym(
+    target: Annotated[Path, typer.Argument(help="Parquet file to write.")],
+    counts: Annotated[list[str], typer.Argument(metavar="NAME=ROWS...", help="Rows by dataset; `all=ROWS` for each.")],
+    seed: Annotated[int, typer.Option(help="The same seed gives the same rows.")] = 0,
+) -> None:
+    """Write rows of reasoning-gym datasets: `rl data gym data/gym.parquet leg_counting=100 rubiks_cube=50`."""
+    from rl.data.gym import parse_counts, write_gym
+
+    wanted = parse_counts(counts)
+    print(f"{write_gym(target, wanted, seed=seed)}: {sum(wanted.values())} rows of {len(wanted)} datasets")
+
+
 @model_app.command("init")
 def model_init(config: ConfigPath, overrides: Overrides = None, dry_run: DryRun = False) -> None:
     """Build a small vision-language model with random weights."""

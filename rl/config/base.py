@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from rewards.names import did_you_mean
 from rl.errors import ConfigError
 
 
@@ -172,9 +172,7 @@ def _explain(model: type[BaseModel], error: Any) -> str:
         return f"{dotted}: {error['msg']} (got {got if len(got) <= SHOWN_CHARS else got[:SHOWN_CHARS] + ' ...'})"
     owner = _model_at(model, error["loc"][:-1])
     known = sorted(owner.model_fields) if owner else []
-    near = difflib.get_close_matches(loc[-1], known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known keys: {', '.join(known)}"
-    return f"{dotted}: unknown key; {hint}"
+    return f"{dotted}: unknown key; {did_you_mean(loc[-1], known) or 'known keys: ' + ', '.join(known)}"
 
 
 def _model_at(model: type[BaseModel] | None, loc: Sequence[Any]) -> type[BaseModel] | None:

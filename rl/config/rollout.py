@@ -89,9 +89,9 @@ class RewardConfig(StrictModel):
     """A reward service (`rewards serve`) that grades in place of processes here; it has its own plug-ins and limits."""
     token_env: str | None = None
     """Environment variable of the driver that holds the service's token; the token itself has no place in a config."""
-    deadline_s: float = Field(300.0, gt=0)
-    """How long a group may wait for the service, retries included, before the run ends."""
     faults: FaultConfig = FaultConfig()
+    patience_s: float = Field(600.0, gt=0)
+    """How long a run waits for a service that is busy or away and grades nothing at all, before it ends."""
 
     @field_validator("url")
     @classmethod

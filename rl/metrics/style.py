@@ -101,10 +101,6 @@ def png_bytes(figure: Figure) -> bytes:
     return _bytes(figure, "png")
 
 
-def png_base64(figure: Figure) -> str:
-    return base64.b64encode(png_bytes(figure)).decode("ascii")
-
-
 def _bytes(figure: Figure, kind: str) -> bytes:
     buffer = io.BytesIO()
     # No date: the same data gives the same file, as far as matplotlib allows.

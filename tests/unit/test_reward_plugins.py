@@ -63,6 +63,8 @@ def test_problems_are_found_before_a_run(plugin: Path, monkeypatch: pytest.Monke
     assert problems(RewardConfig(plugins={"backwards": str(plugin)}), ["backwards", "number"]) == []
     assert "rewards.plugins.mine: the plug-in file" in problems(RewardConfig(plugins={"mine": "none.py"}), [])[0]
     assert "No module named 'none'" in problems(RewardConfig(plugins={"mine": "none:verify"}), [])[0]
+    (small,) = problems(RewardConfig(memory_mb=600), ["general-code", "number"])
+    assert "rewards.memory_mb is 600, and general-code needs 1024" in small
     unknown = problems(RewardConfig(plugins={"backwards": str(plugin)}), ["backward", "number"])
     assert len(unknown) == 1 and "did you mean backwards" in unknown[0]
     remote = RewardConfig(url="http://rewards:8000", token_env="REWARDS_TOKEN_FOR_TESTS")

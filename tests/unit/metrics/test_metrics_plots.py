@@ -107,7 +107,7 @@ def test_encodings(pipeline_template: Path) -> None:
     assert figure is not None
     uri = style.svg_uri(figure)
     assert b"<svg" in base64.b64decode(uri.removeprefix("data:image/svg+xml;base64,"))
-    assert base64.b64decode(style.png_base64(figure)).startswith(b"\x89PNG")
+    assert style.png_bytes(figure).startswith(b"\x89PNG")
 
 
 def test_matplotlib_is_imported_only_when_a_plot_is_drawn() -> None:

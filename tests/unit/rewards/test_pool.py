@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 
-from rewards import Request, RewardPool, UnknownVerifier
-from rewards import pool as pool_module
+from rewards import Request, RewardPool, UnknownVerifier, limits
 from rewards.verifiers import general_code
 from rewards.worker import PoolError
 
@@ -281,7 +280,28 @@ def test_answer_types_may_have_time_limits_of_their_own() -> None:
         result = made.score("sleep", "", "quick")
         assert (result.status, result.detail) == ("timeout", "not graded within 0.5 s")
         assert made._timeouts.get("slow", made._timeout_s) == 60
-    assert pool_module.SLOW["general-code"] >= general_code.TIMEOUT_S > general_code.TOTAL_S
+    assert limits.SLOW["general-code"] >= general_code.TIMEOUT_S > general_code.TOTAL_S
+
+
+def test_too_little_memory_for_code_is_an_error_before_anything_is_graded() -> None:
+    assert limits.LARGE == {"general-code": general_code.MEMORY_MB}
+    said = pytest.raises(ValueError, match="memory_mb is 600, and general-code needs 1024: it runs programs")
+    with said:
+        RewardPool(1, memory_mb=600, preload=["general-code"])
+    with RewardPool(1, memory_mb=600, preload=["number"]) as made:
+        with said:
+            made.score_many([Request(answer("5"), "5", "number"), Request("print(1)", "[]", "general-code")])
+        assert made.score(answer("5"), "5", "number").value == 1.0
+
+
+def test_a_plugin_in_the_place_of_a_verifier_has_needs_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(
+        "from rewards.base import graded\n"
+        "def verify(completion, answer, *, prompt=None, sample=None):\n    return graded(1.0)\n"
+    )
+    with RewardPool(1, memory_mb=600, preload=["general-code"], plugins={"general-code": str(file)}) as made:
+        assert made.score("a", "b", "general-code").value == 1.0
 
 
 def test_verifiers_that_can_not_be_loaded_stop_the_start() -> None:
