@@ -32,7 +32,8 @@ MAX_BATCH = 32
 MAX_BATCH_BYTES = 4 * 2**20
 MIN_MEMORY_MB = 512
 SLOW: Mapping[str, float] = {"general-code": 60.0}
-"""Seconds for the built-in verifiers that can't do with the pool's `timeout_s`: each runs programs."""
+"""Seconds for the built-in verifiers that can't do with the pool's `timeout_s`: each runs programs. A plug-in that
+takes the place of one has the pool's."""
 
 
 @dataclass(slots=True, eq=False)
@@ -73,7 +74,8 @@ class RewardPool:
     Args:
         workers: processes; each uses one core.
         timeout_s: seconds that one request may take, from the moment its worker turns to it.
-        timeouts: other seconds for some answer types, over those of `SLOW`, which hold unless named here.
+        timeouts: other seconds for some answer types, over those of `SLOW`, which hold for built-in verifiers unless
+            named here.
         memory_mb: address space of a worker in MiB. Beyond it a request ends as `error`.
         preload: answer types whose verifiers are imported before the first request. Default: every built-in one and
             every installed plug-in whose libraries are installed. Those of `plugins` are always imported.
@@ -109,9 +111,10 @@ class RewardPool:
         self._plugins = {name: plugin_files.absolute(target) for name, target in (plugins or {}).items()}
         self._timeout_s = timeout_s
         self._workers = workers
-        self._timeouts = {**SLOW, **(timeouts or {})}
+        built_in = {name: seconds for name, seconds in SLOW.items() if name not in self._plugins}
+        self._timeouts = {**built_in, **(timeouts or {})}
         named = [*(preload or ()), *self._plugins]
-        registry.check_names([*named, *(timeouts or {})], self._plugins)
+        self.check_names([*named, *(timeouts or {})])
         optional = sorted(registry.names(self._plugins)) if preload is None else []
         self._template = Template(WorkerSetup(memory_mb, self._plugins, named, optional))
         self._queue: deque[_Item] = deque()
@@ -122,6 +125,15 @@ class RewardPool:
         self._lanes = [threading.Thread(target=self._run_lane, daemon=True, name="reward-lane") for _ in range(workers)]
         for lane in self._lanes:
             lane.start()
+
+    @property
+    def may_judge(self) -> bool:
+        """False: the judge of REWARDS_JUDGE is for trying things out, under deadlines made for verifiers."""
+        return False
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Raise `UnknownVerifier` for the first answer type that nothing here can grade."""
+        registry.check_names(names, self._plugins)
 
     def score(
         self,
@@ -186,7 +198,7 @@ class RewardPool:
 
     def _submit(self, requests: Iterable[Request]) -> _Call:
         batch = list(requests)
-        registry.check_names({request.answer_type for request in batch}, self._plugins)
+        self.check_names({request.answer_type for request in batch})
         call = _Call([None] * len(batch), len(batch))
         items = [
             _Item(call, position, _pack(request), self._timeouts.get(request.answer_type, self._timeout_s))

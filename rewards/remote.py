@@ -81,11 +81,32 @@ class RemotePool:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="remote-rewards")
         self._thread.start()
         self._max_batch, self._max_bytes, self._body_limit = MAX_BATCH, MAX_BATCH_BYTES, 0
+        self._missing: dict[str, list[str]] = {}
+        """Answer types of the service, with the libraries that it lacks for each."""
         try:
             self._start(self._connect(preload)).result()
         except BaseException:
             self.close()
             raise
+
+    @property
+    def may_judge(self) -> bool:
+        """True: whether the service has a judge shows when it is asked; without one a result is an `error`."""
+        return True
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Check answer types by what the service said when this client connected.
+
+        Raises:
+            UnknownVerifier: for the first one that the service does not know.
+            PoolError: for the first one whose libraries it lacks.
+        """
+        for name in names:
+            if name not in self._missing:
+                known_names = ", ".join(sorted(self._missing))
+                raise UnknownVerifier(f"the service at {self._url} can't grade {name!r}; it knows {known_names}")
+            if self._missing[name]:
+                raise PoolError(f"the service at {self._url} lacks {', '.join(self._missing[name])} to grade {name!r}")
 
     def score(
         self,
@@ -164,13 +185,8 @@ class RemotePool:
         self._max_batch = min(MAX_BATCH, limits["max_batch"])
         self._body_limit = limits["max_body_bytes"]
         self._max_bytes = min(MAX_BATCH_BYTES, self._body_limit)
-        missing = {item["name"]: item["missing"] for item in known["verifiers"]}
-        for name in preload:
-            if name not in missing:
-                known_names = ", ".join(sorted(missing))
-                raise UnknownVerifier(f"the service at {self._url} can't grade {name!r}; it knows {known_names}")
-            if missing[name]:
-                raise PoolError(f"the service at {self._url} lacks {', '.join(missing[name])} to grade {name!r}")
+        self._missing = {item["name"]: item["missing"] for item in known["verifiers"]}
+        self.check_names(preload)
 
     async def _score(self, requests: list[Request]) -> list[RewardResult]:
         until = self._until()
