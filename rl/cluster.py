@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rl.config.data import PromptConfig
 from rl.config.learner import LearnerConfig
@@ -20,7 +21,9 @@ from rl.config.rollout import RewardConfig, RolloutConfig
 from rl.config.train import TrainConfig
 from rl.errors import ConfigError, DataError, EngineDeadError, EngineError, StarvationError
 from rl.learner.actor import LearnerRank
-from rl.rewarding import RewardWorker, carry, mixture_of
+from rl.records import Grades
+from rl.reward_setup import Carried, carry, check_answer_types
+from rl.rewarding import JudgeWorker, RewardWorker
 from rl.rollout.vllm_engine import engine_environment
 from rl.rollout.worker import PromptTask, RolloutWorker
 
@@ -138,6 +141,10 @@ class RolloutPool:
         """Ids, source by id, and answer types of a dataset, as the workers read it."""
         return await self.actors[0].catalogue.remote(dataset)
 
+    async def tasks(self, dataset: str, column: str) -> tuple[str, ...]:
+        """The tasks of a dataset, see `RolloutWorker.tasks`."""
+        return await self.actors[0].tasks.remote(dataset, column)
+
     async def generate(self, task: PromptTask) -> tuple[Any, Any, Any]:
         """(`GroupMeta`, reference to a `ScoringTask`, reference to a `Group`)."""
         i = self._load.index(min(self._load))
@@ -157,20 +164,38 @@ class RolloutPool:
 
 
 class RewardClient:
-    """The reward workers, in turn."""
+    """The reward workers, in turn, and the worker of the judges that a mixture names.
 
-    def __init__(self, config: RewardConfig, answer_types: Sequence[str]) -> None:
-        mixture_of(config, tuple(answer_types))  # its mistakes are the user's, and best seen before actors start
-        actor = ray.remote(RewardWorker).options(num_cpus=0, max_concurrency=_ACTOR_CONCURRENCY)
-        given = (config, tuple(answer_types), carry(config))
+    Args:
+        carried: what `carry(config)` read.
+    Raises:
+        ConfigError: as `carry`; or rows that only a judge can grade, and none is configured.
+    """
+
+    def __init__(self, config: RewardConfig, answer_types: Sequence[str], carried: Carried | None = None) -> None:
+        carried = carried or carry(config)
+        check_answer_types(config, carried.mixture, answer_types)
+        options = {"num_cpus": 0, "max_concurrency": _ACTOR_CONCURRENCY}
+        self.judges: Any = None
+        if carried.mixture is not None and carried.mixture.judges:
+            # On this machine, which the paths of the caches are meant for.
+            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+            judge = ray.remote(JudgeWorker).options(**options, scheduling_strategy=here)
+            self.judges = judge.remote(carried.mixture.judges, carried.secrets)
+        actor = ray.remote(RewardWorker).options(**options)
+        given = (config, tuple(answer_types), carried, self.judges)
         self.actors: list[Any] = [actor.remote(*given) for _ in range(config.workers)]
         self._turn = 0
 
-    async def ready(self) -> None:
-        await asyncio.gather(*(actor.ready.remote() for actor in self.actors))
+    @property
+    def _everyone(self) -> list[Any]:
+        return self.actors if self.judges is None else [*self.actors, self.judges]
 
-    async def score(self, scoring: Any, evaluation: bool = False) -> tuple[tuple[float | None, ...], tuple[str, ...]]:
-        """Values and statuses of the completions behind a reference to a `ScoringTask`, see `RewardWorker.score`."""
+    async def ready(self) -> None:
+        await asyncio.gather(*(actor.ready.remote() for actor in self._everyone))
+
+    async def score(self, scoring: Any, evaluation: bool = False) -> Grades:
+        """The grades of the completions behind a reference to a `ScoringTask`, see `RewardWorker.score`."""
         self._turn = (self._turn + 1) % len(self.actors)
         return await self.actors[self._turn].score.remote(scoring, evaluation)
 
@@ -190,7 +215,7 @@ class RewardClient:
         return await self.actors[self._turn].answers.remote(scoring, limit)
 
     async def close(self) -> None:
-        await _end(self.actors)
+        await _end(self._everyone)
 
 
 class LearnerGroup:
@@ -251,12 +276,13 @@ async def scoring_actors(
 
     Raises the remote cause of a failure inside instead of Ray's wrapper.
     """
+    carried = carry(rewards)  # its mistakes are the user's, and best seen before actors start
     pool = RolloutPool(rollout, model, prompts, [dataset], on_bad)
     client: RewardClient | None = None
     try:
         await bring_up({"rollout workers": pool.ready()})
         ids, _, answer_types = await pool.catalogue(dataset)
-        client = RewardClient(rewards, answer_types)
+        client = RewardClient(rewards, answer_types, carried)
         await bring_up({"reward workers": client.ready()})
         yield pool, client, ids
     except Exception as exc:
