@@ -135,6 +135,10 @@ class RewardPool:
         """Raise `UnknownVerifier` for the first answer type that nothing here can grade."""
         registry.check_names(names, self._plugins)
 
+    def timeout_of(self, answer_type: str) -> float:
+        """Seconds that one request of an answer type may take."""
+        return self._timeouts.get(answer_type, self._timeout_s)
+
     def score(
         self,
         completion: str,
@@ -201,7 +205,7 @@ class RewardPool:
         self.check_names({request.answer_type for request in batch})
         call = _Call([None] * len(batch), len(batch))
         items = [
-            _Item(call, position, _pack(request), self._timeouts.get(request.answer_type, self._timeout_s))
+            _Item(call, position, _pack(request), self.timeout_of(request.answer_type))
             for position, request in enumerate(batch)
         ]
         with self._ready:
