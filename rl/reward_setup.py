@@ -128,7 +128,7 @@ def problems(config: RewardConfig, answer_types: Iterable[str], trained: str | N
     try:
         carried = carry(config)
         check_answer_types(config, carried.mixture, names)
-        _check_mixture(config, carried.mixture, trained)
+        check_mixture(config, carried.mixture, trained)
     except ConfigError as exc:
         return [str(exc)]
     if config.url is not None:
@@ -142,7 +142,14 @@ def problems(config: RewardConfig, answer_types: Iterable[str], trained: str | N
     return found
 
 
-def _check_mixture(config: RewardConfig, mixture: MixtureConfig | None, trained: str | None) -> None:
+def check_mixture(config: RewardConfig, mixture: MixtureConfig | None, trained: str | None) -> None:
+    """Check what can be told of a mixture without starting anything.
+
+    Args:
+        trained: the dataset that it grades; one that is not on this machine is not looked at.
+    Raises:
+        ConfigError: verifiers that are not known, or tasks without a recipe.
+    """
     from rewards import registry
 
     if mixture is None:

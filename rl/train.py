@@ -22,7 +22,7 @@ from rl.metrics.files import MIXTURE
 from rl.metrics.report import write_report
 from rl.metrics.summary import build_summary
 from rl.metrics.tracker import Tracker
-from rl.reward_setup import Carried, carry, check_tasks, problems
+from rl.reward_setup import Carried, carry, check_mixture, check_tasks, problems
 from rl.rollout.worker import PromptTask
 from rl.run_io import RunIO, complete_checkpoints, latest_checkpoint
 
@@ -53,6 +53,7 @@ def run(config: TrainConfig, resume: bool = False) -> Path:
     found = latest_checkpoint(out) if resume else None
     load_group_function(config.algo.advantages)  # user code that can't be imported should not wait for the first step
     carried = carry(config.rewards)
+    check_mixture(config.rewards, carried.mixture, config.data.train)
     save_config(config, out / "config.yaml")
     if carried.mixture is not None:
         (out / MIXTURE).write_text(dump_yaml(carried.mixture.model_dump(mode="json", exclude_defaults=True)))

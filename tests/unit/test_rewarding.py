@@ -15,14 +15,17 @@ import pytest
 import yaml
 
 import rl.cluster
+import rl.train
 from rewards.mixture import MixtureConfig
 from rewards.settings import load_settings, parse_settings
 from rl.config.base import dump_yaml
 from rl.config.rollout import RewardConfig
+from rl.config.train import TrainConfig
 from rl.errors import ConfigError
+from rl.records import Sample
 from rl.reward_setup import Carried, carry, check_answer_types, mixture_of, problems
 from rl.rewarding import JudgeWorker, RewardWorker
-from rl.rollout.worker import ScoringTask
+from rl.rollout.worker import RolloutWorker, ScoringTask
 from tests.unit.rewards.judge_server import Call, Reply, score, serve
 
 MIXTURE = """
@@ -258,3 +261,27 @@ async def test_states_go_back_to_the_workers_in_turn() -> None:
     await client.load_state_dict([None])
     await client.load_state_dict([])
     assert [len(actor.taken) for actor in client.actors] == [1, 1, 1]
+
+
+def test_a_run_stops_before_its_actors_start(tmp_path: Path, rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "mixture.yaml"
+    file.write_text(NO_DEFAULT)
+    raw = {"model": "m", "out": str(tmp_path / "run"), "steps": 1, "data": {"train": str(rows)}}
+    config = TrainConfig.model_validate(raw | {"rewards": {"mixture": str(file)}})
+    monkeypatch.setattr(rl.train, "connect", pytest.fail)
+    with pytest.raises(ConfigError, match="no recipe for 2 of the tasks"):
+        rl.train.run(config)
+    assert any("no recipe for 2 of the tasks" in problem for problem in rl.train.check(config))
+
+
+async def test_the_rollout_worker_names_the_tasks_that_graders_will_see() -> None:
+    def sample(source: str, **extra: Any) -> Sample:
+        return Sample("i", "2 + 2?", ("4",), (), "counting", "number", source, extra=extra)
+
+    worker = object.__new__(RolloutWorker)
+    rows = [sample("a", family="f"), sample("b", family=None), sample("a", tokens="x")]
+    worker.stores = {"d": rows}  # type: ignore[dict-item]
+    assert await worker.tasks("d", "source") == ("a", "b")
+    assert await worker.tasks("d", "family") == ("f", "number")
+    assert await worker.tasks("d", "problem_type") == ("counting",)
+    assert await worker.tasks("d", "tokens") == ("number",)  # a column that graders do not get
