@@ -423,7 +423,7 @@ def test_judges_can_be_given() -> None:
 
 def test_the_examples_in_configs() -> None:
     folder = ROOT / "configs" / "rewards"
-    assert sorted(path.name for path in folder.iterdir()) == ["judge.yaml", "science.yaml"]
+    assert sorted(path.name for path in folder.iterdir()) == ["judge.yaml", "quickstart.yaml", "science.yaml"]
     assert load_settings(JudgeConfig, folder / "judge.yaml").votes == 3
     config = load_settings(MixtureConfig, folder / "science.yaml")
     without_cache = {name: judge.model_copy(update={"cache": None}) for name, judge in config.judges.items()}
@@ -434,3 +434,8 @@ def test_the_examples_in_configs() -> None:
         assert result.value == pytest.approx(1.1 / 1.2)
         gated = mixed.score(BARE, "4", "math-expressions", sample={"source": "virl39k"})
         assert (gated.value, gated.components) == (0.0, {"form": 0.0, "raw": 0.0, "outcome": 0.0})
+    with Mixture.from_yaml(folder / "quickstart.yaml") as mixed:
+        brief = mixed.score(BARE, "4", "number", sample={"prompt_type": "normal"})
+        assert brief.value == 1.0
+        # 35 characters: 15 of the 60 beyond 20
+        assert mixed.score(GOOD, "4", "number").components["brevity"] == 0.75
