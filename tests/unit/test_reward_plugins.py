@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from rewards import RewardPool
 from rl.config.base import parse_config
@@ -18,6 +20,7 @@ from rl.errors import ConfigError
 from rl.reward_setup import PluginFile, carry, problems
 from rl.rewarding import RewardWorker
 from rl.rollout.worker import ScoringTask
+from tests.unit.rewards.judge_server import score, serve
 from tests.unit.rewards.serving import TOKEN, served
 
 BACKWARDS = """
@@ -127,3 +130,28 @@ def test_a_service_grades_in_place_of_local_workers(plugin: Path, monkeypatch: p
             assert (grades.outcomes, grades.statuses) == ((1.0, 0.0, 0.0), ("ok", "ok", "no_answer"))
         finally:
             asyncio.run(worker.close())
+
+
+@pytest.mark.integration
+def test_a_mixture_with_a_service(plugin: Path, tmp_path: Path) -> None:
+    """The mixture names a plug-in that only the service has, and judged rows go to the service's own judge."""
+    parts = [{"name": "theirs", "verifier": "backwards", "weight": 3}, {"name": "form", "verifier": "format"}]
+    recipes = {"text": {"reward": {"weighted": parts}}, "essay": {"reward": {"name": "quality", "verifier": "auto"}}}
+    file = tmp_path / "mixture.yaml"
+    file.write_text(yaml.safe_dump({"tasks": recipes}))
+    judge = tmp_path / "judge.yaml"
+    with serve(lambda call, number: score(int("abc" in call.user.partition("BEGIN ANSWER")[2]))) as server:
+        judge.write_text(yaml.safe_dump({"url": server.url, "model": "m"}))
+        options = ("--timeout", "20", "--plugin", f"backwards={plugin}")
+        with served(*options, env={"REWARDS_JUDGE": str(judge)}) as service:
+            config = RewardConfig(url=service.url, mixture=str(file))
+            assert problems(config, ["any", "judge"]) == []
+            worker = RewardWorker(config, ("any", "judge"))
+            try:
+                grades = asyncio.run(worker.score(replace(task("any"), source="text")))
+                # backwards and in form; in form; neither
+                assert (grades.rewards, grades.statuses[2]) == ((1.0, 0.25, 0.0), "no_answer")
+                grades = asyncio.run(worker.score(replace(task("judge"), source="essay")))
+                assert grades.outcomes == (0.0, 1.0, 0.0)
+            finally:
+                asyncio.run(worker.close())
