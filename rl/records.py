@@ -121,9 +121,9 @@ class Grades:
 
     Three numbers for each, which are one and the same unless a mixture of rewards grades.
 
-    Example: right but a little too long, in a mixture whose task has seen a mean of 0.5 and a deviation of 0.2:
+    Example: right but long, weights 1 and 0.5, of a task with a mean of 0.5 and a deviation of 0.2 so far:
         Grades(rewards=(1.5,), raw=(0.8,), outcomes=(1.0,), statuses=("ok",),
-               components=({"accuracy": 1.0, "form": 1.0, "length": 0.2},))
+               components=({"accuracy": 1.0, "length": 0.4},))
     """
 
     rewards: tuple[float | None, ...]
