@@ -71,7 +71,8 @@ class RewardPool:
     Args:
         workers: processes; each uses one core.
         timeout_s: seconds that one request may take, from the moment its worker turns to it.
-        timeouts: other seconds for some answer types, over those of `limits.SLOW`, which hold unless named here.
+        timeouts: other seconds for some answer types, over those of `limits.SLOW`, which hold for built-in verifiers
+            unless named here.
         memory_mb: address space of a worker in MiB. Beyond it a request ends as `error`.
         preload: answer types whose verifiers are imported before the first request. Default: every built-in one and
             every installed plug-in whose libraries are installed. Those of `plugins` are always imported.
@@ -102,9 +103,10 @@ class RewardPool:
         self._timeout_s = timeout_s
         self._workers = workers
         self._memory_mb = memory_mb
-        self._timeouts = {**SLOW, **(timeouts or {})}
+        built_in = {name: seconds for name, seconds in SLOW.items() if name not in self._plugins}
+        self._timeouts = {**built_in, **(timeouts or {})}
         named = [*(preload or ()), *self._plugins]
-        registry.check_names([*named, *(timeouts or {})], self._plugins)
+        self.check_names([*named, *(timeouts or {})])
         check_memory(named, memory_mb, self._plugins)
         optional = sorted(registry.names(self._plugins)) if preload is None else []
         self._template = Template(WorkerSetup(memory_mb, self._plugins, named, optional))
@@ -116,6 +118,19 @@ class RewardPool:
         self._lanes = [threading.Thread(target=self._run_lane, daemon=True, name="reward-lane") for _ in range(workers)]
         for lane in self._lanes:
             lane.start()
+
+    @property
+    def may_judge(self) -> bool:
+        """False: the judge of REWARDS_JUDGE is for trying things out, under deadlines made for verifiers."""
+        return False
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Raise `UnknownVerifier` for the first answer type that nothing here can grade."""
+        registry.check_names(names, self._plugins)
+
+    def timeout_of(self, answer_type: str) -> float:
+        """Seconds that one request of an answer type may take."""
+        return self._timeouts.get(answer_type, self._timeout_s)
 
     def score(
         self,
@@ -181,11 +196,11 @@ class RewardPool:
     def _submit(self, requests: Iterable[Request]) -> _Call:
         batch = list(requests)
         wanted = {request.answer_type for request in batch}
-        registry.check_names(wanted, self._plugins)
+        self.check_names(wanted)
         check_memory(wanted, self._memory_mb, self._plugins)
         call = _Call([None] * len(batch), len(batch))
         items = [
-            _Item(call, position, _pack(request), self._timeouts.get(request.answer_type, self._timeout_s))
+            _Item(call, position, _pack(request), self.timeout_of(request.answer_type))
             for position, request in enumerate(batch)
         ]
         with self._ready:

@@ -10,7 +10,7 @@ from typing import Any
 
 from rewards import plugins as plugin_files
 from rewards.base import RewardResult, UnknownVerifier, Verifier, failed
-from rewards.extract import is_well_formed
+from rewards.extract import is_well_formed, with_opened_reasoning
 from rewards.libraries import missing_library
 from rewards.names import did_you_mean
 
@@ -141,9 +141,7 @@ def score(
     golds = [answer] if isinstance(answer, str) else list(answer)
     if not golds or not all(isinstance(gold, str) for gold in golds):
         return failed("invalid_gold", f"the accepted answers are {golds!r:.80}; at least one text is needed")
-    if prompt is not None and prompt.rstrip().endswith("<think>"):
-        # The chat template opened the reasoning: without its tag a cut-off completion would look like a bare answer.
-        completion = "<think>" + completion
+    completion = with_opened_reasoning(completion, prompt)
     thinks = (sample or {}).get("prompt_type") != "normal"
     best: RewardResult | None = None
     for gold in golds:

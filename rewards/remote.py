@@ -27,7 +27,6 @@ from rewards.base import RewardResult, UnknownVerifier, failed
 from rewards.libraries import missing_library
 from rewards.remote_body import (
     Packed,
-    ServiceLimits,
     batch_body,
     pack,
     parts,
@@ -123,10 +122,30 @@ class RemotePool:
         self._defects = 0
         self._notice: asyncio.TimerHandle | None = None
         try:
-            self._limits = self._start(self._connect(preload)).result()
+            self._start(self._connect(preload)).result()
         except BaseException:
             self.close()
             raise
+
+    @property
+    def may_judge(self) -> bool:
+        """True: whether the service has a judge shows when it is asked; without one a result is an `error`."""
+        return True
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Check answer types by what the service said when this client connected.
+
+        Raises:
+            UnknownVerifier: for the first one that the service does not know.
+            PoolError: for the first one whose libraries it lacks.
+        """
+        for name in names:
+            missing = self._limits.missing
+            if name not in missing:
+                known_names = ", ".join(sorted(missing))
+                raise UnknownVerifier(f"the service at {self._url} can't grade {name!r}; it knows {known_names}")
+            if missing[name]:
+                raise PoolError(f"the service at {self._url} lacks {', '.join(missing[name])} to grade {name!r}")
 
     def score(
         self,
@@ -197,16 +216,10 @@ class RemotePool:
         await asyncio.gather(*others, return_exceptions=True)
         await self._client.aclose()
 
-    async def _connect(self, preload: Sequence[str]) -> ServiceLimits:
+    async def _connect(self, preload: Sequence[str]) -> None:
         """Learn the service's verifiers and limits."""
-        limits = read_limits(await self._ask("GET", "/v1/verifiers", None))
-        for name in preload:
-            if name not in limits.missing:
-                known_names = ", ".join(sorted(limits.missing))
-                raise UnknownVerifier(f"the service at {self._url} can't grade {name!r}; it knows {known_names}")
-            if limits.missing[name]:
-                raise PoolError(f"the service at {self._url} lacks {', '.join(limits.missing[name])} to grade {name!r}")
-        return limits
+        self._limits = read_limits(await self._ask("GET", "/v1/verifiers", None))
+        self.check_names(preload)
 
     async def _score(self, requests: list[Request]) -> list[RewardResult]:
         packed = [pack(request, self._limits) for request in requests]

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rl.config.data import PromptConfig
 from rl.config.learner import LearnerConfig
@@ -21,7 +22,9 @@ from rl.config.train import TrainConfig
 from rl.errors import ConfigError, StarvationError
 from rl.fleet import Fleet, describe_failure
 from rl.learner.actor import LearnerRank
-from rl.rewarding import RewardWorker, carry, mixture_of
+from rl.records import Grades
+from rl.reward_setup import Carried, carry, check_answer_types
+from rl.rewarding import JudgeWorker, RewardWorker
 from rl.rollout.engine import PushTimes
 from rl.rollout.vllm_engine import engine_environment
 from rl.rollout.worker import PromptTask, RolloutWorker
@@ -151,6 +154,10 @@ class RolloutPool:
         """See `RolloutWorker.example`."""
         return await self.fleet.run(lambda actor: actor.example.remote(dataset, sample_id))
 
+    async def tasks(self, dataset: str, column: str) -> tuple[str, ...]:
+        """The tasks of a dataset, see `RolloutWorker.tasks`."""
+        return await self.fleet.run(lambda actor: actor.tasks.remote(dataset, column))
+
     async def generate(self, task: PromptTask) -> tuple[Any, Any, Any]:
         """(`GroupMeta`, reference to a `ScoringTask`, reference to a `Group`)."""
 
@@ -199,21 +206,41 @@ class RolloutPool:
 
 
 class RewardClient:
-    """The reward workers; a group goes to the one with the fewest in hand. One that dies is replaced."""
+    """The reward workers, and the worker of the judges that a mixture names.
 
-    def __init__(self, config: RewardConfig, answer_types: Sequence[str]) -> None:
-        mixture_of(config, tuple(answer_types))  # its mistakes are the user's, and best seen before actors start
-        actor = ray.remote(RewardWorker).options(num_cpus=0, max_concurrency=_ACTOR_CONCURRENCY)
-        given = (config, tuple(answer_types), carry(config))
+    A group goes to the worker with the fewest in hand. One that dies is replaced.
+
+    Args:
+        carried: what `carry(config)` read.
+    Raises:
+        ConfigError: as `carry`; or rows that only a judge can grade, and none is configured.
+    """
+
+    def __init__(self, config: RewardConfig, answer_types: Sequence[str], carried: Carried | None = None) -> None:
+        carried = carried or carry(config)
+        check_answer_types(config, carried.mixture, answer_types)
+        options = {"num_cpus": 0, "max_concurrency": _ACTOR_CONCURRENCY}
+        self.judges: Any = None
+        if carried.mixture is not None and carried.mixture.judges:
+            # On this machine, which the paths of the caches are meant for. It keeps its handle when Ray restarts it.
+            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+            judge = ray.remote(JudgeWorker).options(
+                **options, scheduling_strategy=here, max_restarts=-1, max_task_retries=2
+            )
+            self.judges = judge.remote(carried.mixture.judges, carried.secrets)
+        actor = ray.remote(RewardWorker).options(**options)
+        given = (config, tuple(answer_types), carried, self.judges)
         names = [f"reward-{i}" for i in range(config.workers)]
         self.fleet = Fleet(names, lambda name: actor.remote(*given), config.faults, self._refit)
         self._states: list[Mapping[str, Any]] = []
 
     async def ready(self) -> None:
+        if self.judges is not None:
+            await self.judges.ready.remote()
         await self.fleet.start()
 
-    async def score(self, scoring: Any, evaluation: bool = False) -> tuple[tuple[float | None, ...], tuple[str, ...]]:
-        """Values and statuses of the completions behind a reference to a `ScoringTask`, see `RewardWorker.score`."""
+    async def score(self, scoring: Any, evaluation: bool = False) -> Grades:
+        """The grades of the completions behind a reference to a `ScoringTask`, see `RewardWorker.score`."""
         return await self.fleet.run(lambda actor: actor.score.remote(scoring, evaluation))
 
     async def state_dict(self) -> list[dict[str, Any] | None]:
@@ -240,7 +267,7 @@ class RewardClient:
 
     async def close(self) -> None:
         await self.fleet.stop()
-        await _end(self.fleet.actors)
+        await _end([*self.fleet.actors, *([] if self.judges is None else [self.judges])])
 
 
 class LearnerGroup:
@@ -301,12 +328,13 @@ async def scoring_actors(
 
     Raises the remote cause of a failure inside instead of Ray's wrapper.
     """
+    carried = carry(rewards)  # its mistakes are the user's, and best seen before actors start
     pool = RolloutPool(rollout, model, prompts, [dataset], on_bad)
     client: RewardClient | None = None
     try:
         await bring_up({"rollout workers": pool.ready()})
         ids, _, answer_types = await pool.catalogue(dataset)
-        client = RewardClient(rewards, answer_types)
+        client = RewardClient(rewards, answer_types, carried)
         await bring_up({"reward workers": client.ready()})
         yield pool, client, ids
     except Exception as exc:

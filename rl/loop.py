@@ -138,30 +138,30 @@ class Loop:
         )
         try:
             meta, scoring, payload = await self.pool.generate(task)
-            values, statuses = await self.rewards.score(scoring)
+            grades = await self.rewards.score(scoring)
         except Exception as exc:
             cause = failed_prompt(exc)
             if cause is None:
                 raise
             await self._fail(admission, cause)
             return
-        group = ScoredGroup(meta, payload, values, statuses)
+        group = ScoredGroup(meta, payload, grades.rewards, grades)
         self.window.finished(group)
         self._progress = time.monotonic()
         screened = screen(
-            values,
+            grades.rewards,
             meta.lengths,
             meta.finish_reasons,
             meta.defects,
             config.algo.filters,
             config.algo.min_valid_rewards,
             config.rollout.sampling.max_tokens,
+            grades.outcomes,
         )
         reason = screened.reason
         self.window.screened(reason, screened.completions)
         if reason == "too_few_rewards":
-            failed = next((status for status in statuses if status not in ("ok", "no_answer")), "no rewards")
-            await self._fail(admission, EngineError(f"reward: {failed}"))
+            await self._fail(admission, EngineError(f"reward: {grades.failure}"))
         elif reason is not None:
             await self._filter(admission, reason)
         else:

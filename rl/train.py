@@ -15,19 +15,20 @@ from typing import Any
 from rl.algo.advantages import load_group_function
 from rl.algo.plugins import load_function
 from rl.cluster import LearnerGroup, RewardClient, RolloutPool, bring_up, connect
-from rl.config.base import save_config
+from rl.config.base import dump_yaml, save_config
 from rl.config.train import TrainConfig
-from rl.data.containers import answer_types
+from rl.data import containers
 from rl.data.store import OrderedPrompts
 from rl.errors import ConfigError, StoppedError
 from rl.fleet import describe_failure
 from rl.ledger import Ledger
 from rl.loop import Loop, compare_probe
 from rl.metrics.console import RunTable
+from rl.metrics.files import MIXTURE
 from rl.metrics.report import write_report
 from rl.metrics.summary import build_summary
 from rl.metrics.tracker import Tracker
-from rl.rewarding import problems
+from rl.reward_setup import Carried, carry, check_mixture, check_tasks, problems
 from rl.rollout.worker import PromptTask
 from rl.run_io import RunIO, complete_checkpoints, latest_checkpoint
 
@@ -46,7 +47,9 @@ def check(config: TrainConfig) -> list[str]:
                 load_function(path, role)
             except ConfigError as exc:
                 found.append(str(exc))
-    return found + problems(config.rewards, answer_types((config.data.train, config.data.eval)))
+    return found + problems(
+        config.rewards, containers.answer_types((config.data.train, config.data.eval)), trained=config.data.train
+    )
 
 
 def run(config: TrainConfig, resume: bool = False) -> Path:
@@ -57,15 +60,19 @@ def run(config: TrainConfig, resume: bool = False) -> Path:
         raise ConfigError(f"{out} holds a run already; {remedy}, or set another `out`")
     found = latest_checkpoint(out) if resume else None
     load_group_function(config.algo.advantages)  # user code that can't be imported should not wait for the first step
+    carried = carry(config.rewards)
+    check_mixture(config.rewards, carried.mixture, config.data.train)
     save_config(config, out / "config.yaml")
+    if carried.mixture is not None:
+        (out / MIXTURE).write_text(dump_yaml(carried.mixture.model_dump(mode="json", exclude_defaults=True)))
     connect(config.ray_address, config.rollout, config.learner)
-    asyncio.run(_run(config, found))
+    asyncio.run(_run(config, carried, found))
     build_summary(out)
     write_report(out)
     return out
 
 
-async def _run(config: TrainConfig, found: tuple[Path, dict[str, Any]] | None) -> None:
+async def _run(config: TrainConfig, carried: Carried, found: tuple[Path, dict[str, Any]] | None) -> None:
     begun = time.time()
     started = found[1]["started"] if found else begun
     datasets = [path for path in (config.data.train, config.data.eval) if path]
@@ -77,7 +84,10 @@ async def _run(config: TrainConfig, found: tuple[Path, dict[str, Any]] | None) -
         await bring_up({"rollout workers": pool.ready(), "learner": learner.start()}, config.stall_timeout_s)
         catalogues = [await pool.catalogue(path) for path in datasets]
         ids = catalogues[0][0]
-        rewards = RewardClient(config.rewards, sorted({name for catalogue in catalogues for name in catalogue[2]}))
+        if carried.mixture is not None:
+            check_tasks(carried.mixture, await pool.tasks(config.data.train, carried.mixture.task))
+        answer_types = sorted({name for catalogue in catalogues for name in catalogue[2]})
+        rewards = RewardClient(config.rewards, answer_types, carried)
         await bring_up({"reward workers": rewards.ready()}, config.stall_timeout_s)
         ledger, prompts = Ledger(tracker.fate), OrderedPrompts(ids, config.seed)
         with RunTable(config.steps) as table:

@@ -245,7 +245,11 @@ class FilterConfig(StrictModel):
     group's statistics and of training. A group without enough rewards after masking is filtered."""
 
     equal_rewards: Literal["drop", "keep"] = "drop"
-    """Groups whose rewards are all equal: every advantage would be zero."""
+    """Groups whose rewards are all equal: every advantage would be zero. They are called all right or all wrong by
+    their outcomes, see `rl.records.Grades`."""
+    equal_outcomes: Literal["drop", "keep"] = "keep"
+    """Groups that are all right or all wrong although a mixture rewards their completions differently; what `drop`
+    leaves is learned for the outcome's sake (the dynamic sampling of DAPO, by accuracy)."""
     truncated: Screening = "off"
     garbled: Screening = "off"
     repeating: Screening = "off"

@@ -76,12 +76,19 @@ class RewardConfig(StrictModel):
     """Ray actors, each with its own pool."""
     processes: int = Field(1, ge=1)
     """Killable processes per actor."""
-    timeout_s: float = Field(2.0, gt=0)
+    timeout_s: float = Field(2.0, gt=0, lt=3600)
     """Deadline of one completion's score."""
+    timeouts: dict[str, float] = {}
+    """Other deadlines, answer type -> seconds. Where it is not named here, the built-in general-code, which runs
+    programs, has 60."""
     memory_mb: int = Field(2048, ge=512)
     mixture: str | None = None
     """YAML file of a mixture of rewards, see `rewards.mixture`: it grades what is trained on, and names the judges.
-    Evaluations and curation grade by the rows' own answer types all the same. Null: answer types alone, no judges."""
+    Evaluations and curation grade by the rows' own answer types all the same. Null: answer types alone, no judges. The
+    file is read where the run is started."""
+    root: str | None = None
+    """Folder below which relative paths in the mixture's file, the caches of its judges, are; null: the working
+    directory of where the run is started."""
     plugins: dict[str, str] = {}
     """Further verifiers, answer type -> `module:attribute`, or the path of a .py file from the working directory. Files
     travel with the run; modules must be importable on every node."""
@@ -120,4 +127,16 @@ class RewardConfig(StrictModel):
             raise ValueError(
                 "with url the service grades, with plug-ins of its own; start it with them and set none here"
             )
+        if self.url is not None and self.timeouts:
+            raise ValueError("with url the service grades, within limits of its own; leave timeouts out")
+        return self
+
+    @model_validator(mode="after")
+    def _timeouts_name_verifiers(self) -> RewardConfig:
+        from rewards import registry
+
+        registry.check_names(self.timeouts, self.plugins)
+        for name, seconds in self.timeouts.items():
+            if not 0 < seconds < 3600:
+                raise ValueError(f"timeouts.{name} is {seconds}; set seconds per completion, above 0 and below 3600")
         return self

@@ -24,12 +24,14 @@ from rl.curate import manifest
 from rl.curate.attempts import ANSWER_CHARS, FOLDER, Attempt, AttemptWriter, Made, made_so_far
 from rl.curate.select import is_settled
 from rl.data.catalogue import read_catalogue
+from rl.data.containers import answer_types
 from rl.data.stream import SampleWriter, iter_chosen, stream_schema
 from rl.data.validate import MARKER, to_sample
 from rl.errors import ConfigError
 from rl.eval.runner import Attempts, attempt, attempt_seed, prompts_in_flight
 from rl.metrics.console import Meter, progress
 from rl.records import RIGHT
+from rl.reward_setup import problems
 from rl.rollout.worker import PromptTask
 
 BLIND = "text_only.parquet"
@@ -42,7 +44,8 @@ def check(config: ProfileConfig) -> list[str]:
     """Problems that would stop `run`, for --dry-run."""
     wanted = {f"policies.{name}.model": policy.model for name, policy in config.policies.items()}
     wanted["candidates"] = config.candidates
-    return [f"{key} {value} does not exist" for key, value in wanted.items() if not Path(value).exists()]
+    found = [f"{key} {value} does not exist" for key, value in wanted.items() if not Path(value).exists()]
+    return found + problems(config.rewards, answer_types((config.candidates,)))
 
 
 def run(config: ProfileConfig) -> Path:

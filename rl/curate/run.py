@@ -9,7 +9,7 @@ from rl.config.curate import CurateConfig
 from rl.curate import profile, selection
 from rl.data.catalogue import read_catalogue
 from rl.data.containers import answer_types
-from rl.rewarding import problems
+from rl.reward_setup import problems
 
 
 def check(config: CurateConfig) -> list[str]:

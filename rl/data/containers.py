@@ -55,6 +55,38 @@ def answer_types(paths: Iterable[str | Path | None]) -> set[str]:
     return found
 
 
+def first_values(path: str | Path, columns: Sequence[str]) -> set[str]:
+    """The different texts that rows have in the first of these columns that is filled, for a look before a run.
+
+    Raises:
+        DataError: as `iter_rows`.
+    """
+    path = Path(path)
+    rows = _columns_of_parquet(path, columns) or (row.values for row in iter_rows(path))
+    found = (next((row[name] for name in columns if row.get(name)), None) for row in rows)
+    return {str(value) for value in found if value is not None}
+
+
+def _columns_of_parquet(path: Path, columns: Sequence[str]) -> list[dict[str, Any]] | None:
+    """Rows of parquet files with these columns alone, not those with images; None for other containers."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.exists() or (path / "state.json").exists():
+        return None
+    files = data_files(path)
+    if not all(file.suffix == ".parquet" for file in files):
+        return None
+    try:
+        rows: list[dict[str, Any]] = []
+        for file in files:
+            held = [name for name in columns if name in pq.read_schema(file).names]
+            rows += pq.read_table(file, columns=held).to_pylist()
+    except (pa.ArrowException, OSError):
+        return None
+    return rows
+
+
 def column_values(path: str | Path, column: str) -> set[str]:
     """The different texts in a column, for a look before a run; rows and files that can't be read add none.
 

@@ -12,7 +12,7 @@ from rl.config.eval import EvalConfig
 from rl.data.containers import answer_types
 from rl.eval.runner import evaluate
 from rl.metrics.tracker import Tracker
-from rl.rewarding import problems
+from rl.reward_setup import problems
 
 
 def check(config: EvalConfig) -> list[str]:

@@ -55,13 +55,13 @@ async def attempt(pool: RolloutPool, rewards: RewardClient, source: str, task: P
     """The scored completions of one task; a prompt that fails has no rewards."""
     try:
         meta, scoring, _ = await pool.generate(task)
-        values, statuses = await rewards.score(scoring, evaluation=True)
+        grades = await rewards.score(scoring, evaluation=True)
     except Exception as exc:
         cause = failed_prompt(exc)
         if cause is None:
             raise
         return Attempts(None, task.sample_id, source, (None,) * task.n, (f"failed: {cause}",) * task.n, None)
-    return Attempts(meta, task.sample_id, meta.source, values, statuses, scoring)
+    return Attempts(meta, task.sample_id, meta.source, grades.outcomes, grades.statuses, scoring)
 
 
 async def attempt_all(

@@ -5,6 +5,7 @@ A run folder (for example `runs/quickstart/rl`) holds:
 | file | content |
 |---|---|
 | `config.yaml` | the resolved config |
+| `mixture.yaml` | the mixture of rewards, where one grades |
 | `environment.json` | versions and CPU count of the machine that trained (written when the tracker opens) |
 | `metrics.jsonl` | one row per optimizer step; keys below |
 | `timeline.jsonl` | `{"actor", "phase", "start", "end", "step"}`: who did what when, in seconds since the run began |
@@ -17,8 +18,10 @@ Actors of the timeline: `learner`, `rollout-0`, ..., `reward`, `sync`. Phases: `
 `probe`, ... are work; `wait`, `idle` and `pause` are not.
 
 Keys of a metrics row, flat, floats unless said otherwise:
-`step`, `version`, `time_s` (since the run began), `loss`, `reward/mean`, `reward/<source>`, `accuracy/<source>`,
-`graders/failed` (completions without a grade),
+`step`, `version`, `time_s` (since the run began), `loss`,
+`reward/mean`, `reward/<source>` (as graded, before a mixture normalises them), `accuracy/<source>` (of outcomes),
+`component/<name>` (a part of the grades; mean of the completions that have it), `graders/failed` (completions without a
+grade),
 `response/length_mean`, `response/length_max`, `response/truncated_fraction`, `entropy` (nats),
 `kl/behaviour` (k3 of behaviour against proximal, nats), `clip/fraction`, `grad_norm`, `lr`,
 `staleness/mean`, `staleness/max`, `staleness/hist` (a mapping of age to number of groups),
@@ -51,6 +54,7 @@ from typing import Any, Generic, TypeVar
 from rl.errors import DataError
 
 CONFIG = "config.yaml"
+MIXTURE = "mixture.yaml"
 ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
 TIMELINE = "timeline.jsonl"

@@ -55,6 +55,20 @@ def reward(rows: Rows) -> Figure | None:
     return figure
 
 
+def components(rows: Rows) -> Figure | None:
+    """Mean of each part of the grades per step."""
+    names = sources(rows, "component")
+    if not names:
+        return None
+    figure, (ax,) = new_figure(2.8)
+    for color, name in zip(CYCLE * 8, names, strict=False):
+        curve(ax, *column(rows, f"component/{name}"), color, name)
+    dress(ax, "Parts of the reward" + averaged(len(rows)), STEP, "mean value")
+    legend(ax, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    whole_steps(ax)
+    return figure
+
+
 def accuracy(rows: Rows, evals: Sequence[EvalResult]) -> Figure | None:
     """One panel per task: accuracy of the sampled training prompts, mean@k and Pass@k of the evaluations."""
     names = sorted(set(sources(rows, "accuracy")) | {name for result in evals for name in result.tasks})

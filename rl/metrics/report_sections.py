@@ -78,6 +78,11 @@ def training(material: Material) -> Pieces:
             "reward/mean", plots.reward(rows), "Look for a steady rise; a fall after a rise is collapse or staleness."
         ),
         _figure(
+            "component/<name>",
+            plots.components(rows),
+            "Look for a part that rises while accuracy falls: the policy has found what is cheaper to earn.",
+        ),
+        _figure(
             "accuracy/<source>",
             plots.accuracy(rows, evals),
             "Look for training and evaluation rising together; training alone is memorised prompts, and mean@k that "

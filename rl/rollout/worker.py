@@ -22,7 +22,7 @@ from rl.config.rollout import EngineConfig, SamplingConfig
 from rl.data.formats import OnBad
 from rl.data.store import SampleStore
 from rl.models.encoder import EncodedPrompt, PromptEncoder
-from rl.records import Group, GroupMeta, Rollout, WeightBundle
+from rl.records import Group, GroupMeta, Rollout, Sample, WeightBundle
 from rl.rollout.engine import Engine, GenerateRequest, PushTimes
 from rl.rollout.vllm_engine import VllmEngine
 
@@ -65,6 +65,11 @@ class ScoringTask:
     columns: Mapping[str, Any] = field(default_factory=dict)
     """Further columns of the row that hold plain data, for graders that read them."""
 
+    @property
+    def sample(self) -> dict[str, Any]:
+        """The row as graders see it."""
+        return {**self.columns, "source": self.source, "options": self.options, "prompt_type": self.prompt_type}
+
 
 class RolloutWorker:
     """See the module docstring. Blocks in the constructor until the engine is ready."""
@@ -97,6 +102,11 @@ class RolloutWorker:
         store = self.stores[dataset]
         return store.ids, store.sources, tuple(sorted({sample.answer_type for sample in store}))
 
+    async def tasks(self, dataset: str, column: str) -> tuple[str, ...]:
+        """The names of a dataset's tasks: what rows have in the column, or their answer type where they lack it."""
+        rows = ((_scoring_task(sample, ()).sample, sample.answer_type) for sample in self.stores[dataset])
+        return tuple(sorted({str(row.get(column) or answer_type) for row, answer_type in rows}))
+
     async def example(self, dataset: str, sample_id: str) -> dict[str, Any]:
         """A sample as the report shows it: question, answers and images as base64 files."""
         sample = self.stores[dataset][sample_id]
@@ -124,21 +134,7 @@ class RolloutWorker:
             finished_s=time.time(),
             defects=() if task.checks is None else _defects(rollouts, task.checks),
         )
-        options = sample.extra.get("options")
-        scoring = ScoringTask(
-            texts=tuple("<think>" * prompt.opens_reasoning + r.text for r in rollouts),
-            answers=sample.answers,
-            answer_type=sample.answer_type,
-            prompt_type=sample.prompt_type,
-            problem=sample.problem,
-            options=tuple(options) if options is not None else None,
-            source=sample.source,
-            columns={
-                name: value
-                for name, value in sample.extra.items()
-                if value is not None and name not in NOT_FOR_GRADERS and _is_plain(value)
-            },
-        )
+        scoring = _scoring_task(sample, tuple("<think>" * prompt.opens_reasoning + r.text for r in rollouts))
         group = Group(task.uid, task.sample_id, generated.prompt_ids, prompt.images, prompt.digests, rollouts)
         return meta, scoring, group
 
@@ -196,6 +192,25 @@ class RolloutWorker:
                 self._encoded.clear()
             self._encoded[key] = self.encoder.encode(self.stores[dataset][sample_id])
         return self._encoded[key]
+
+
+def _scoring_task(sample: Sample, texts: tuple[str, ...]) -> ScoringTask:
+    options = sample.extra.get("options")
+    columns = {"problem_type": sample.problem_type} | {
+        name: value
+        for name, value in sample.extra.items()
+        if value is not None and name not in NOT_FOR_GRADERS and _is_plain(value)
+    }
+    return ScoringTask(
+        texts=texts,
+        answers=sample.answers,
+        answer_type=sample.answer_type,
+        prompt_type=sample.prompt_type,
+        problem=sample.problem,
+        options=tuple(options) if options is not None else None,
+        source=sample.source,
+        columns=columns,
+    )
 
 
 def _defects(rollouts: tuple[Rollout, ...], checks: FilterConfig) -> tuple[str | None, ...]:

@@ -18,6 +18,7 @@ from rl.records import Group, GroupMeta, ScoredGroup
 from rl.rollout.vllm_engine import VllmEngine
 from rl.sync.bundle import unpack
 from tests.integration.support import Paths, request, train_config
+from tests.unit.groups import plain_grades
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -38,7 +39,8 @@ async def sample_groups(engine: VllmEngine, prompts: list[EncodedPrompt]) -> lis
         payload = ray.put(Group(uid, "x", made.prompt_ids, prompt.images, prompt.digests, made.rollouts))
         lengths = tuple(len(rollout.token_ids) for rollout in made.rollouts)
         meta = GroupMeta(uid, "x", "x", lengths, len(made.prompt_ids), ("stop",) * SIZE, 0, 0, "test", 0.0, 0.0)
-        scored.append(ScoredGroup(meta, payload, tuple(rng.random(SIZE)), ("ok",) * SIZE))
+        rewards = tuple(rng.random(SIZE))
+        scored.append(ScoredGroup(meta, payload, rewards, plain_grades(rewards)))
     return scored
 
 

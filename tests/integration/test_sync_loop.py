@@ -24,6 +24,7 @@ from rl.ledger import Ledger
 from rl.loop import Loop
 from rl.metrics.console import RunTable
 from rl.metrics.tracker import Tracker
+from rl.records import Grades
 from rl.rollout.worker import PromptTask
 from rl.run_io import RunIO
 from rl.sync.bundle import unpack
@@ -65,10 +66,10 @@ class Pool(RolloutPool):
 class Rewards(RewardClient):
     pool: Pool
 
-    async def score(self, scoring: Any) -> tuple[tuple[float | None, ...], tuple[str, ...]]:
-        values, statuses = await super().score(scoring)
-        self.pool.run.rewards[self.pool.uids[scoring]] = values
-        return values, statuses
+    async def score(self, scoring: Any, evaluation: bool = False) -> Grades:
+        grades = await super().score(scoring, evaluation)
+        self.pool.run.rewards[self.pool.uids[scoring]] = grades.rewards
+        return grades
 
 
 class Learner(LearnerGroup):
@@ -99,7 +100,7 @@ async def by_hand(config: TrainConfig, pool: Pool, rewards: Rewards, learner: Le
             seed = attempt_seed(config.seed, f"{uid}|{sample_id}")
             task = PromptTask(uid, config.data.train, sample_id, algo.group_size, seed, config.rollout.sampling)
             _, scoring, payload = await pool.generate(task)
-            scores, _ = await rewards.score(scoring)
+            scores = (await rewards.score(scoring)).rewards
             uid += 1
             if len(set(scores)) > 1:
                 payloads.append(payload)

@@ -13,9 +13,9 @@ from rl.config.train import TrainConfig
 from rl.data.store import OrderedPrompts
 from rl.ledger import Ledger
 from rl.loop import Loop
-from rl.records import GroupMeta
+from rl.records import Grades, GroupMeta
 from rl.rollout.worker import PromptTask
-from tests.unit.groups import make_group
+from tests.unit.groups import make_group, plain_grades
 
 Rewards = tuple[float | None, ...]
 
@@ -34,6 +34,8 @@ class FakeRun:
         self.engine_version = 0
         self.ids = tuple(f"s{i}" for i in range(20))
         self.rewards: Callable[[PromptTask], Rewards] = lambda task: (1.0, 0.0)
+        self.grades: Callable[[PromptTask], Grades | None] = lambda task: None
+        """In place of `rewards` where it gives some."""
         self.meta: Callable[[GroupMeta], GroupMeta] = lambda meta: meta
         self.on_generate: Callable[[PromptTask], Awaitable[None]] = _nothing
         self.on_train: Callable[[int], Awaitable[None]] = _nothing
@@ -79,9 +81,8 @@ class FakeRun:
         meta = self.meta(replace(group.meta, sample_id=task.sample_id))
         return meta, task, meta
 
-    async def _score(self, scoring: PromptTask) -> tuple[Rewards, tuple[str, ...]]:
-        values = self.rewards(scoring)
-        return values, tuple("timeout" if value is None else "ok" for value in values)
+    async def _score(self, scoring: PromptTask) -> Grades:
+        return self.grades(scoring) or plain_grades(self.rewards(scoring))
 
     async def _train(self, shares: list[list[UpdateShare]]) -> tuple[dict[str, float], int, str]:
         version = sum(name == "train" for name in self.names()) + 1

@@ -12,6 +12,7 @@ from rl.config.train import CheckpointConfig, EvalDuringConfig
 from rl.errors import DivergenceError, EngineDeadError, EngineError, StarvationError, SyncError
 from rl.ledger import Admission
 from tests.unit.fake_run import FakeRun
+from tests.unit.groups import plain_grades
 
 SECONDS = 10.0
 
@@ -93,6 +94,27 @@ async def test_zero_variance_groups_are_filtered_with_their_reason(tmp_path):
         2: "zero_variance",
     }
     assert fates(run)["trained"] == 2
+
+
+async def test_a_mixture_is_learned_by_its_rewards_and_judged_by_its_outcomes(tmp_path):
+    run = FakeRun(str(tmp_path), advantages={"group": "mean", "batch_normalise": False, "scale": 1.0})
+    equal = plain_grades((0.3, 0.3), raw=(0.9, 0.9), outcomes=(1.0, 1.0))
+    scaled = plain_grades((2.0, -1.0), raw=(0.9, 0.4), outcomes=(1.0, 0.0))
+    run.grades = lambda task: equal if task.uid == 0 else scaled
+    await complete(run, steps=1)
+    assert [row["reason"] for row in run.fates if row["fate"] == "filtered"] == ["all_right"]
+    assert run.shares[0][0][0].groups[0].advantages == (1.5, -1.5)
+    row = run.rows[0]
+    # one group with 0.9 twice, two with 0.9 and 0.4
+    assert (row["reward/mean"], row["accuracy/counting"]) == (pytest.approx(4.4 / 6), pytest.approx(4 / 6))
+
+
+async def test_a_failed_grader_is_named_in_the_fate(tmp_path):
+    run = FakeRun(str(tmp_path))
+    failure = "error: task 'chem' is not known"
+    run.grades = lambda task: plain_grades((None, None), failure=failure) if task.uid == 0 else None
+    await complete(run, steps=1)
+    assert [row["reason"] for row in run.fates if row["fate"] == "failed"] == [f"reward: {failure}"]
 
 
 async def test_truncated_completions_are_masked_and_counted(tmp_path):

@@ -29,6 +29,7 @@ def metrics_row(step: int, noise: random.Random) -> dict[str, Any]:
         "time_s": 4.0 * step,
         "loss": noise.gauss(0, 0.02),
         "reward/mean": 0.3 + 0.35 * rise + noise.gauss(0, 0.06),
+        "component/accuracy": 0.3 + 0.35 * rise,
         "response/length_mean": 60 - 15 * rise + noise.gauss(0, 3),
         "response/length_max": 128 - noise.randrange(30),
         "response/truncated_fraction": max(0.0, 0.06 - 0.05 * rise + noise.gauss(0, 0.01)),

@@ -69,6 +69,15 @@ def test_one_row_and_null_values_are_drawn(null: Any) -> None:
         assert style.png_bytes(figure).startswith(b"\x89PNG")
 
 
+def test_every_part_of_the_reward_has_its_curve() -> None:
+    rows = [{"step": 1, "component/form": 0.5, "component/length": 1.0}, {"step": 2, "component/form": 0.75}]
+    figure = plots.components(rows)
+    assert figure is not None
+    drawn = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].lines}
+    assert drawn == {"form": [0.5, 0.75], "length": [1.0]}
+    assert plots.components([{"step": 1, "reward/mean": 0.5}]) is None
+
+
 def test_staleness_counts_groups_over_all_steps() -> None:
     rows = [{"step": 1, "staleness/hist": {"0": 1, "2": 1}}, {"step": 2, "staleness/hist": {"2": 2}}]
     figure = plots.staleness(rows)

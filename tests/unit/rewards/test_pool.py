@@ -276,10 +276,13 @@ def test_answer_types_may_have_time_limits_of_their_own() -> None:
     sys.path.append(HERE)
     plugins = {"quick": PLUGINS["sleep"], "slow": PLUGINS["sleep"]}
     with RewardPool(1, 60, preload=["number"], plugins=plugins, timeouts={"quick": 0.5}) as made:
-        sys.path.remove(HERE)
         result = made.score("sleep", "", "quick")
         assert (result.status, result.detail) == ("timeout", "not graded within 0.5 s")
-        assert made._timeouts.get("slow", made._timeout_s) == 60
+        assert made.timeout_of("slow") == 60
+    replaced = {"general-code": "hostile_plugin:AlwaysHalf"}
+    with RewardPool(1, 2.0, preload=[], plugins=replaced) as made:
+        sys.path.remove(HERE)
+        assert made.timeout_of("general-code") == 2.0  # what the built-in verifier needs says nothing of a plug-in
     assert limits.SLOW["general-code"] >= general_code.TIMEOUT_S > general_code.TOTAL_S
 
 
