@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rewards import libraries
 from rewards import plugins as plugin_files
 from rewards.base import RewardResult, UnknownVerifier, Verifier, failed
 from rewards.extract import is_well_formed, with_opened_reasoning
@@ -145,7 +146,10 @@ def score(
     thinks = (sample or {}).get("prompt_type") != "normal"
     best: RewardResult | None = None
     for gold in golds:
-        result = _call(verifier, answer_type, completion, gold, prompt, sample)
+        try:
+            result = _call(verifier, answer_type, completion, gold, prompt, sample)
+        except ModuleNotFoundError as exc:  # loaded at first use: nothing of this type can be graded here
+            raise _explained(exc, answer_type, resolve(answer_type, plugins)) from exc
         best = result if best is None or _rank(result) > _rank(best) else best
         if best.status == "ok" and best.value is not None and best.value >= 1.0:
             break
@@ -166,8 +170,8 @@ def _call(
 ) -> RewardResult:
     try:
         result = verifier(completion, gold, prompt=prompt, sample=sample)
-    except ModuleNotFoundError as exc:  # loaded at first use: nothing of this type can be graded here
-        raise missing_library(exc, f"the verifier {answer_type!r}") from exc
+    except ModuleNotFoundError:
+        raise
     except Exception as exc:  # the boundary to verifier code: its failure is data, and never a wrong answer
         return failed("error", f"{answer_type}: {type(exc).__name__}: {exc!s:.300}")
     if not isinstance(result, RewardResult):
@@ -193,4 +197,4 @@ def _explained(exc: ModuleNotFoundError, name: str, target: str) -> ImportError:
     missing = exc.name or ""
     if plugin_files.file_of(target) is None and (target.partition(":")[0] + ".").startswith(missing + "."):
         return exc
-    return missing_library(exc, f"the verifier {name!r}")
+    return missing_library(exc, f"the verifier {name!r}", libraries.missing(target))

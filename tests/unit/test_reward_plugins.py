@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,16 +14,20 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+import rewards
 from rewards import RewardPool
-from rl.config.base import parse_config
+from rewards.cli.scaffold import write_plugin
+from rl.config.base import load_config, parse_config
 from rl.config.rollout import RewardConfig
+from rl.config.train import TrainConfig
 from rl.data.containers import answer_types
+from rl.data.formats import read_samples
 from rl.errors import ConfigError
 from rl.reward_setup import PluginFile, carry, problems
 from rl.rewarding import RewardWorker
 from rl.rollout.worker import ScoringTask
 from tests.unit.rewards.judge_server import score, serve
-from tests.unit.rewards.serving import TOKEN, served
+from tests.unit.rewards.serving import ROOT, TOKEN, served
 
 BACKWARDS = """
 from rewards.base import graded
@@ -157,3 +163,24 @@ def test_a_mixture_with_a_service(plugin: Path, tmp_path: Path) -> None:
                 assert grades.outcomes == (0.0, 1.0, 0.0)
             finally:
                 asyncio.run(worker.close())
+
+
+def test_what_the_page_for_authors_trains_on_fits_its_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config(TrainConfig, ROOT / "configs/plugin/rl.yaml")
+    monkeypatch.chdir(tmp_path)
+    write_plugin("unordered-list", Path("grading"))
+    subprocess.run([sys.executable, ROOT / "examples/lists_data.py", "data"], check=True)
+    assert config.data.eval is not None
+    assert problems(config.rewards, answer_types([config.data.train, config.data.eval])) == []
+    for sample in [*read_samples(config.data.train), *read_samples("data/lists_sft.jsonl")][:600]:
+        (gold,) = sample.answers
+        completion = f"<answer>{', '.join(reversed(gold.split(', ')))}</answer>"
+        assert rewards.score(completion, gold, sample.answer_type, plugins=config.rewards.plugins).value == 1.0
+    solutions = [str(sample.extra["solution"]) for sample in read_samples("data/lists_sft.jsonl")]
+    golds = [sample.answers[0] for sample in read_samples("data/lists_sft.jsonl")]
+    grades = [
+        rewards.score(solution, gold, "unordered-list", plugins=config.rewards.plugins).value
+        for solution, gold in zip(solutions, golds, strict=True)
+    ]
+    # one in three has a name drawn anew from eight, which is the old one in one of eight cases
+    assert 0.68 < sum(grade == 1.0 for grade in grades) / len(grades) < 0.74

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from rewards import libraries
+from rewards.registry import VERIFIERS
 
 ROOT = Path(__file__).resolve().parents[3]
 OWN = tomllib.loads((ROOT / "rewards/pyproject.toml").read_text())["project"]
@@ -64,3 +65,18 @@ def test_the_extra_all_holds_all() -> None:
 
 def test_both_distributions_have_the_command() -> None:
     assert OWN["scripts"]["rewards"] == MAIN["scripts"]["rewards"] == "rewards.cli:main"
+
+
+def extras_of(reference: str) -> set[str]:
+    return {
+        libraries.EXTRAS[name] for name in libraries._needed(reference.partition(":")[0]) if name in libraries.EXTRAS
+    }
+
+
+def test_the_readme_says_which_extra_each_verifier_needs() -> None:
+    text = (ROOT / "rewards/README.md").read_text()
+    rows = dict(re.findall(r"^\| `?([\w-]+)`? \| (.*) \|$", text, re.MULTILINE))
+    told = {extra: {word.strip() for word in row.split(",")} for extra, row in rows.items()}
+    for name, reference in VERIFIERS.items():
+        extras = extras_of(reference) or {"none"}
+        assert {extra for extra, names in told.items() if name in names} == extras, name

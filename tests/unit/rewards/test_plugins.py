@@ -157,6 +157,12 @@ def test_libraries_are_found_in_the_source_and_through_our_modules() -> None:
     assert libraries._needed("rewards.verifiers.smiles") == {"rdkit"}
     assert {"math_verify", "sympy"} <= libraries._needed("rewards.verifiers.math_expressions")
     assert libraries._needed("rewards.verifiers.string") == set()
+    exc = ModuleNotFoundError("No module named 'lxml'", name="lxml.html")
+    several = libraries.missing_library(exc, "the verifier 'html-code'", ["lxml", "rapidfuzz"])
+    assert str(several) == (
+        "the verifier 'html-code' needs lxml and rapidfuzz, which are not installed; "
+        'pip install "innovator-rewards[markup,text]"'
+    )
     assert libraries.remedy(["rdkit", "math_verify"]) == 'pip install "innovator-rewards[chem,math]"'
 
 
