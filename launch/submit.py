@@ -108,11 +108,21 @@ def build_entrypoint(args: argparse.Namespace, words: str, settings: Sequence[st
     return shlex.join([*parts, *args.overrides, *settings])
 
 
-def grading_root(config: StrictModel, root: Path) -> list[str]:
-    """The override by which relative paths in a mixture of rewards are below `root`, if the config has one."""
-    rewards = getattr(config, "rewards", None)
-    mixed = isinstance(rewards, RewardConfig) and rewards.mixture is not None and rewards.root is None
-    return [f"rewards.root={json.dumps(root.as_posix())}"] if mixed else []
+def grading_root(config: StrictModel, path: str, root: Path) -> list[str]:
+    """The overrides by which relative paths in mixtures of rewards are below `root`, where the config has some."""
+
+    def unrooted(part: StrictModel) -> bool:
+        rewards = getattr(part, "rewards", None)
+        return isinstance(rewards, RewardConfig) and rewards.mixture is not None and rewards.root is None
+
+    if not isinstance(config, PipelineConfig):
+        return [f"rewards.root={json.dumps(root.as_posix())}"] if unrooted(config) else []
+    steps = zip(config.steps, prepare(config, Path(path).parent), strict=True)
+    return [
+        f"steps.{number}.set={json.dumps(_moved(step.set, root) | {'rewards.root': root.as_posix()})}"
+        for number, (step, prepared) in enumerate(steps)
+        if unrooted(prepared.config)
+    ]
 
 
 def token_names(config: StrictModel, path: str, root: Path) -> list[str]:
@@ -174,7 +184,7 @@ def submit(args: argparse.Namespace, client: Client | None = None) -> int:
     command = command_of(args.config)
     config = load(command, args.config, args.overrides)
     root = Path(args.root or args.working_dir).resolve()
-    settings = absolute_settings(config, root) + grading_root(config, root)
+    settings = absolute_settings(config, root) + grading_root(config, args.config, root)
     entrypoint = build_entrypoint(args, command.words, settings)
     tokens = token_names(config, args.config, root)
     runtime_env = build_runtime_env(args, tokens)

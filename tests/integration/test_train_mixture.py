@@ -13,7 +13,7 @@ from rl.metrics.files import MIXTURE, read_evals, read_fates, read_metrics
 from tests.integration.support import Paths, train_config
 from tests.unit.rewards.judge_server import Call, Reply, score, serve
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 STEPS = 3
 WEIGHTS = {"accuracy": 1.0, "form": 0.25, "length": 0.25, "judge": 0.5}
@@ -45,7 +45,13 @@ def test_a_run_with_a_mixture(cluster: None, paths: Paths, tmp_path: Path) -> No
         file = tmp_path / "mixture.yaml"
         file.write_text(yaml.safe_dump(mixture))
         settings = {"mixture": str(file), "root": str(tmp_path), "workers": 2}
-        changes = {"steps": STEPS, "data__eval": paths.eval, "evaluation__k": 2, "rewards": settings}
+        changes = {
+            "steps": STEPS,
+            "data__eval": paths.eval,
+            "evaluation__k": 2,
+            "stall_timeout_s": 200,
+            "rewards": settings,
+        }
         config = train_config(paths, tmp_path / "run", **changes)
         assert train.check(config) == []
         out = train.run(config)

@@ -221,6 +221,19 @@ def test_the_caches_of_judges_are_under_the_root(graded):
     assert 'rewards.root="/shared/me"' in shlex.split(client.submitted[0]["entrypoint"])
 
 
+def test_the_caches_of_a_pipeline_are_under_the_root(graded):
+    """The overrides of the job, read back, give a step that has its own settings and the root."""
+    from rl.commands import find, load
+    from rl.pipeline import prepare
+
+    client = Client()
+    args = ["configs/pipeline.yaml", "--address", "http://head:8265", "--root", "/shared/me"]
+    submit.submit(submit.parse_args(args), client)
+    overrides = shlex.split(client.submitted[0]["entrypoint"])[5:]
+    (step,) = prepare(load(find("pipeline"), "configs/pipeline.yaml", overrides), graded / "configs")
+    assert (step.config.rewards.root, step.config.out) == ("/shared/me", "/shared/me/runs/p/rl")
+
+
 def test_a_mixture_that_only_the_cluster_has(graded, capsys):
     args = ["configs/rl.yaml", "--address", "http://head:8265", "--root", "/shared/me", "rewards.mixture=data/m.yaml"]
     assert submit.submit(submit.parse_args(args), Client()) == 0
