@@ -9,9 +9,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from rl.batch.sequences import ImageTable
+from rl.config.learner import LearnerConfig
+from rl.learner.batches import MicroBatcher
 from rl.learner.objective import token_logprobs
 from tests.unit.learner.tiny import (
     cut,
+    group_samples,
     objective_step,
     one_step,
     prepare,
@@ -26,6 +30,22 @@ TEXT_PARTS = [[[0, 1, 2]], [[3], [4, 6], [5]]]
 """Micro-batches of each rank: one against three."""
 VISION_PARTS = [[[0]], [[1], [2]]]
 """Only the first sequence has an image, so the second rank never sees one."""
+
+
+PLANNED = {"planned text": 40, "planned vision": 48}
+"""Token budgets of packed micro-batches, which make several of them for each of two ranks."""
+
+
+def planned_step(name: str) -> dict[str, torch.Tensor]:
+    """One step of this rank's micro-batches as the learner plans them; `count` and `tokens` say what they were."""
+    vision = "vision" in name
+    policy = vision_policy() if vision else text_policy()
+    samples, images = group_samples(policy) if vision else (text_samples(policy), ImageTable())
+    config = LearnerConfig(tokens_per_microbatch=PLANNED[name])
+    batcher = MicroBatcher(config, policy, 0, torch.device("cpu"))
+    batches = batcher.of_all(samples, images, dist.get_rank(), dist.get_world_size())
+    shape = {"count": torch.tensor(len(batches)), "tokens": torch.tensor([batch.tokens for batch in batches])}
+    return one_step(policy, batches, len(samples)) | shape
 
 
 OBJECTIVES: dict[str, dict[str, Any]] = {
@@ -48,6 +68,10 @@ def scenarios(parts: dict[str, list[list[int]]], model: str) -> dict[str, Any]:
     policy = vision_policy()
     samples, images = vision_samples(policy)
     results["vision"] = one_step(policy, cut(samples, parts["vision"], images), 3)
+    policy = text_policy()
+    results["packed"] = one_step(policy, cut(text_samples(policy), parts["text"], packed=True), 7)
+    for name in PLANNED:
+        results[name] = planned_step(name)
     policy = text_policy()
     prepare(policy)
     batches = cut(text_samples(policy), parts["text"])
