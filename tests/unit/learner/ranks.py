@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,8 @@ VISION_PARTS = [[[0]], [[1], [2]]]
 """Only the first sequence has an image, so the second rank never sees one."""
 
 
-PLANNED = {"planned text": 40, "planned vision": 48}
-"""Token budgets of packed micro-batches, which make several of them for each of two ranks."""
+PLANNED = {"all text": 40, "all vision": 48, "own text": 30, "own vision": 60}
+"""Token budgets of packed micro-batches: several for each of two ranks, which plan for all samples or for their own."""
 
 
 def planned_step(name: str) -> dict[str, torch.Tensor]:
@@ -43,7 +44,15 @@ def planned_step(name: str) -> dict[str, torch.Tensor]:
     samples, images = group_samples(policy) if vision else (text_samples(policy), ImageTable())
     config = LearnerConfig(tokens_per_microbatch=PLANNED[name])
     batcher = MicroBatcher(config, policy, 0, torch.device("cpu"))
-    batches = batcher.of_all(samples, images, dist.get_rank(), dist.get_world_size())
+    if "own" in name:
+        # The first rank gets all but the last two, so that by itself it makes more micro-batches than the second.
+        owned = [range(len(samples) - 2), range(len(samples) - 2, len(samples))]
+        mine = owned[dist.get_rank()] if dist.get_world_size() == 2 else range(len(samples))
+        batches = batcher.of_own([samples[i] for i in mine], images)
+        # The loss gives advantages by the place in the whole list.
+        batches = [replace(batch, index=tuple(mine[i] for i in batch.index)) for batch in batches]
+    else:
+        batches = batcher.of_all(samples, images, dist.get_rank(), dist.get_world_size())
     shape = {"count": torch.tensor(len(batches)), "tokens": torch.tensor([batch.tokens for batch in batches])}
     return one_step(policy, batches, len(samples)) | shape
 
