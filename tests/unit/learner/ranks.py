@@ -33,7 +33,7 @@ VISION_PARTS = [[[0]], [[1], [2]]]
 """Only the first sequence has an image, so the second rank never sees one."""
 
 
-PLANNED = {"all text": 40, "all vision": 48, "own text": 30, "own vision": 60}
+PLANNED = {"all text": 20, "own vision": 60}
 """Token budgets of packed micro-batches: several for each of two ranks, which plan for all samples or for their own."""
 
 
