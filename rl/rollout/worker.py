@@ -133,6 +133,7 @@ class RolloutWorker:
             started_s=started,
             finished_s=time.time(),
             defects=() if task.checks is None else _defects(rollouts, task.checks),
+            image_patches=self.encoder.image_patches(generated.prompt_ids),
         )
         scoring = _scoring_task(sample, tuple("<think>" * prompt.opens_reasoning + r.text for r in rollouts))
         group = Group(task.uid, task.sample_id, generated.prompt_ids, prompt.images, prompt.digests, rollouts)

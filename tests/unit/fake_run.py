@@ -8,6 +8,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+from rl.batch.packing import CostModel
 from rl.batch.plan import UpdateShare
 from rl.config.train import TrainConfig
 from rl.data.store import OrderedPrompts
@@ -53,7 +54,7 @@ class FakeRun:
             self.config,
             SimpleNamespace(generate=self._generate, push=self._push, each=self._each, fleet=None),  # type: ignore[arg-type]
             SimpleNamespace(score=self._score, fleet=None),  # type: ignore[arg-type]
-            SimpleNamespace(train=self._train),  # type: ignore[arg-type]
+            SimpleNamespace(train=self._train, cost=CostModel()),  # type: ignore[arg-type]
             OrderedPrompts(self.ids, seed=0),
             self.ledger,
             SimpleNamespace(  # type: ignore[arg-type]

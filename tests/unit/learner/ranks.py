@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from rl.batch.sequences import ImageTable
+from rl.config.learner import LearnerConfig
+from rl.learner.batches import MicroBatcher
 from rl.learner.objective import token_logprobs
 from tests.unit.learner.tiny import (
     cut,
+    group_samples,
     objective_step,
     one_step,
     prepare,
@@ -26,6 +31,30 @@ TEXT_PARTS = [[[0, 1, 2]], [[3], [4, 6], [5]]]
 """Micro-batches of each rank: one against three."""
 VISION_PARTS = [[[0]], [[1], [2]]]
 """Only the first sequence has an image, so the second rank never sees one."""
+
+
+PLANNED = {"all text": 20, "own vision": 60}
+"""Token budgets of packed micro-batches: several for each of two ranks, which plan for all samples or for their own."""
+
+
+def planned_step(name: str) -> dict[str, torch.Tensor]:
+    """One step of this rank's micro-batches as the learner plans them; `count` and `tokens` say what they were."""
+    vision = "vision" in name
+    policy = vision_policy() if vision else text_policy()
+    samples, images = group_samples(policy) if vision else (text_samples(policy), ImageTable())
+    config = LearnerConfig(tokens_per_microbatch=PLANNED[name])
+    batcher = MicroBatcher(config, policy, 0, torch.device("cpu"))
+    if "own" in name:
+        # The first rank gets all but the last two, so that by itself it makes more micro-batches than the second.
+        owned = [range(len(samples) - 2), range(len(samples) - 2, len(samples))]
+        mine = owned[dist.get_rank()] if dist.get_world_size() == 2 else range(len(samples))
+        batches = batcher.of_own([samples[i] for i in mine], images)
+        # The loss gives advantages by the place in the whole list.
+        batches = [replace(batch, index=tuple(mine[i] for i in batch.index)) for batch in batches]
+    else:
+        batches = batcher.of_all(samples, images, dist.get_rank(), dist.get_world_size())
+    shape = {"count": torch.tensor(len(batches)), "tokens": torch.tensor([batch.tokens for batch in batches])}
+    return one_step(policy, batches, len(samples)) | shape
 
 
 OBJECTIVES: dict[str, dict[str, Any]] = {
@@ -48,6 +77,10 @@ def scenarios(parts: dict[str, list[list[int]]], model: str) -> dict[str, Any]:
     policy = vision_policy()
     samples, images = vision_samples(policy)
     results["vision"] = one_step(policy, cut(samples, parts["vision"], images), 3)
+    policy = text_policy()
+    results["packed"] = one_step(policy, cut(text_samples(policy), parts["text"], packed=True), 7)
+    for name in PLANNED:
+        results[name] = planned_step(name)
     policy = text_policy()
     prepare(policy)
     batches = cut(text_samples(policy), parts["text"])

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from tests.unit.learner.ranks import OBJECTIVES, TEXT, TEXT_PARTS, VISION_PARTS, main, scenarios
+from tests.unit.learner.ranks import OBJECTIVES, PLANNED, TEXT, TEXT_PARTS, VISION_PARTS, main, scenarios
 from tests.unit.learner.tiny import text_policy
 
 Results = dict[str, Any]
@@ -35,12 +35,13 @@ def both(one_rank: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Resu
     return alone, [torch.load(folder / f"rank_{rank}.pt", weights_only=True) for rank in range(2)]
 
 
-@pytest.mark.parametrize("scenario", [*TEXT, "vision"])
+@pytest.mark.parametrize("scenario", [*TEXT, "vision", "packed", *PLANNED])
 def test_the_same_parameters(both, scenario):
     alone, ranks = both
     for rank in ranks:
         assert rank[scenario].keys() == alone[scenario].keys()
-        for name, expected in alone[scenario].items():
+        for name in alone[scenario].keys() - {"count", "tokens"}:
+            expected = alone[scenario][name]
             torch.testing.assert_close(
                 rank[scenario][name], expected, rtol=0, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}"
             )
@@ -55,6 +56,22 @@ def test_objectives_take_the_same_step(both, name):
             torch.testing.assert_close(rank[name][key], alone[name][key], rtol=0, atol=1e-6)
     total = {key: sum(rank[name]["sums"][key] for rank in ranks) for key in alone[name]["sums"]}
     assert total == pytest.approx(alone[name]["sums"], rel=1e-4, abs=1e-5)
+
+
+def test_packed_micro_batches_do_the_padded_update(both):
+    alone, _ = both
+    for name, expected in alone["blocks"].items():
+        torch.testing.assert_close(alone["packed"][name], expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_ranks_get_the_same_number_of_packed_micro_batches(both, name):
+    """Their tokens are those of one rank."""
+    alone, ranks = both
+    counts = [int(rank[name]["count"]) for rank in ranks]
+    assert counts[0] == counts[1] > 1
+    tokens = torch.cat([rank[name]["tokens"] for rank in ranks])
+    assert tokens.max() <= PLANNED[name] and tokens.sum() == alone[name]["tokens"].sum()
 
 
 def test_the_vision_tower_learned_from_the_one_image(both):
