@@ -37,6 +37,15 @@ class FSDPConfig(StrictModel):
     reshard_after_forward: bool = True
 
 
+class LogitsConfig(StrictModel):
+    """How the language head's logits become logprobs: tile by tile, never all at once. Changes no result."""
+
+    tile_mib: float = Field(256, gt=0)
+    """Memory of a tile in MiB. Larger tiles are larger matrix products, which keep a GPU busier; CPUs do not care."""
+    compile: bool = False
+    """Fuse the arithmetic on a tile with torch.compile: pays on GPUs, after a minute at the first step."""
+
+
 class LearnerConfig(StrictModel):
     """Ranks and micro-batches of an FSDP2 learner."""
 
@@ -48,5 +57,6 @@ class LearnerConfig(StrictModel):
     """0 runs on CPU over gloo; 1 runs on a GPU over NCCL."""
     tokens_per_microbatch: int = Field(6144, ge=1)
     """Padded tokens; a longer sequence gets a micro-batch of its own."""
+    logits: LogitsConfig = LogitsConfig()
     fsdp: FSDPConfig = FSDPConfig()
     optimizer: OptimizerConfig = OptimizerConfig()

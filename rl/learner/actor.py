@@ -50,7 +50,7 @@ class LearnerRank:
         config = self.config
         self.device = init_ranks(self.rank, config.learner.ranks, address, port, config.learner)
         torch.manual_seed(config.seed)
-        self.policy = load_policy(config.model)
+        self.policy = load_policy(config.model, logits=config.learner.logits)
         self.encoder = PromptEncoder(config.model, config.data.prompts)
         shard(self.policy, config.learner.fsdp, self.device)
         self.objective = Objective(config, self.policy, self.device)

@@ -18,6 +18,7 @@ from rl.algo.corrections import interpolated_proximal
 from rl.algo.losses import load_loss
 from rl.algo.tokens import LossInputs
 from rl.batch.sequences import MicroBatch
+from rl.config.learner import LogitsConfig
 from rl.config.train import TrainConfig
 from rl.errors import ConfigError
 from rl.learner.fsdp import all_gather_values, all_reduce_sum, shard
@@ -55,7 +56,9 @@ class Objective:
         self.temperature = config.rollout.sampling.temperature
         self.reference: Policy | None = None
         if self.loss_config.reference is not None:
-            self.reference = _load_reference(self.loss_config.reference.model or config.model, policy)
+            self.reference = _load_reference(
+                self.loss_config.reference.model or config.model, policy, config.learner.logits
+            )
             shard(self.reference, config.learner.fsdp, device)
 
     def prepare(
@@ -147,9 +150,9 @@ class Objective:
         return [values >= lowest for values in scores]
 
 
-def _load_reference(path: str, policy: Policy) -> Policy:
+def _load_reference(path: str, policy: Policy, logits: LogitsConfig) -> Policy:
     """A frozen model that scores the policy's tokens."""
-    reference = load_policy(path)
+    reference = load_policy(path, logits=logits)
     reference.requires_grad_(False)
     words = [model.model.get_output_embeddings().weight.shape[0] for model in (reference, policy)]
     if words[0] != words[1] or reference.unsampled != policy.unsampled:

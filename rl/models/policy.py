@@ -7,7 +7,6 @@ head only on the positions that predict a trained token. It does not know of los
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +15,20 @@ import torch
 from torch import nn
 
 from rl.batch.sequences import MicroBatch, PixelBatch
+from rl.config.learner import LogitsConfig
 from rl.errors import ConfigError, DataError
-
-
-@dataclass(frozen=True, slots=True)
-class TokenScores:
-    """Per trained token of a micro-batch, float32 [N] each, in nats."""
-
-    logprobs: torch.Tensor
-    entropy: torch.Tensor
-    """Of the whole distribution at that position; no gradient flows through it."""
-    top1: torch.Tensor
-    """bool [N]: whether the token is the most likely one."""
+from rl.models.token_scores import Readout, ScoringHead, TokenScores, scores_of_logits
 
 
 class Policy(nn.Module):
     """Wraps a transformers vision-language or text model; the root module that FSDP shards."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, logits: LogitsConfig | None = None) -> None:
         super().__init__()
+        _refuse_altered_logits(model.config)
+        head = model.get_output_embeddings()
+        if type(head) is nn.Linear:
+            model.set_output_embeddings(ScoringHead.like(head, logits or LogitsConfig()))
         self.model = model
         self.unsampled = unsampled_ids(model.config)
         self.vision_always = False
@@ -51,14 +45,11 @@ class Policy(nn.Module):
         and current logprobs must be normalised over the same vocabulary.
         """
         hidden = self._hidden_states(batch).flatten(0, 1)[batch.rows]
-        logits_NV = self.model.get_output_embeddings()(hidden).float() / temperature
-        if sampled and self.unsampled:
-            logits_NV[:, list(self.unsampled)] = float("-inf")
-        logp_NV = torch.log_softmax(logits_NV, dim=-1)
-        with torch.no_grad():
-            entropy = torch.special.entr(logp_NV.exp()).sum(-1)
-        logprobs = logp_NV.gather(-1, batch.targets[:, None])[:, 0].clone()  # FSDP warns of an output that is a view
-        return TokenScores(logprobs, entropy, logprobs.detach() >= logp_NV.detach().amax(-1))
+        readout = Readout(temperature, self.unsampled if sampled else ())
+        head = self.model.get_output_embeddings()
+        if isinstance(head, ScoringHead):
+            return TokenScores(*head(hidden, batch.targets, readout))
+        return scores_of_logits(head(hidden), batch.targets, readout)  # an adapter has wrapped the head
 
     def _hidden_states(self, batch: MicroBatch) -> torch.Tensor:
         """float [B, T, H], before the language head."""
@@ -101,7 +92,9 @@ class Policy(nn.Module):
         return output
 
 
-def load_policy(path: str | Path, dtype: torch.dtype = torch.float32) -> Policy:
+def load_policy(
+    path: str | Path, dtype: torch.dtype = torch.float32, logits: LogitsConfig | None = None
+) -> Policy:
     """Load a Hugging Face folder of a text or vision-language causal model.
 
     Raises:
@@ -119,7 +112,28 @@ def load_policy(path: str | Path, dtype: torch.dtype = torch.float32) -> Policy:
             f"{', '.join(VISION_FAMILIES)}; use one of those or a text model"
         )
     loader = AutoModelForImageTextToText if vision else AutoModelForCausalLM
-    return Policy(loader.from_pretrained(path, dtype=dtype, attn_implementation="sdpa"))
+    return Policy(loader.from_pretrained(path, dtype=dtype, attn_implementation="sdpa"), logits)
+
+
+LOGIT_CHANGES: dict[str, float | None] = {
+    "final_logit_softcapping": None,
+    "logit_scale": 1.0,
+    "logits_scaling": 1.0,
+    "lm_head_multiplier": 1.0,
+    "output_multiplier": 1.0,
+}
+"""Keys by which families of transformers change logits after (MiniCPM3: before) the head, and what leaves them alone."""
+
+
+def _refuse_altered_logits(config: Any) -> None:
+    text = config.get_text_config()
+    for name, harmless in LOGIT_CHANGES.items():
+        value = getattr(text, name, None)
+        if value is not None and value != harmless:
+            raise ConfigError(
+                f"model family {config.model_type!r} changes its logits after the language head ({name}: {value}), and "
+                "here they are taken from the head alone: logprobs would be wrong; use a family without it"
+            )
 
 
 def unsampled_ids(config: Any) -> tuple[int, ...]:

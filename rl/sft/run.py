@@ -46,7 +46,7 @@ def _train(rank: int, config: SFTConfig, address: str, port: int) -> None:
     device = init_ranks(rank, config.learner.ranks, address, port, config.learner)
     try:
         torch.manual_seed(config.seed)
-        policy = load_policy(config.model)
+        policy = load_policy(config.model, logits=config.learner.logits)
         trained = set_trainable(policy, config.trainable)
         encoder, images = PromptEncoder(config.model, config.data.prompts), ImageTable()
         rows = load_rows(config.data.path, config.data, encoder, policy.model, images)

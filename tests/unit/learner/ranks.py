@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from rl.config.learner import LogitsConfig
 from rl.learner.objective import token_logprobs
 from tests.unit.learner.tiny import (
     cut,
@@ -22,6 +23,8 @@ from tests.unit.learner.tiny import (
 )
 
 TEXT = {"blocks": ("blocks", "adamw"), "root": ("root", "adamw"), "muon": ("blocks", "muon")}
+SMALL_TILES = LogitsConfig(tile_mib=0.001)
+"""131 logits, of 40 a token."""
 TEXT_PARTS = [[[0, 1, 2]], [[3], [4, 6], [5]]]
 """Micro-batches of each rank: one against three."""
 VISION_PARTS = [[[0]], [[1], [2]]]
@@ -45,6 +48,8 @@ def scenarios(parts: dict[str, list[list[int]]], model: str) -> dict[str, Any]:
     for name, (wrap, optimizer) in TEXT.items():
         policy = text_policy()
         results[name] = one_step(policy, cut(text_samples(policy), parts["text"]), 7, wrap, optimizer)
+    policy = text_policy(logits=SMALL_TILES)
+    results["tiles"] = one_step(policy, cut(text_samples(policy), parts["text"]), 7)
     policy = vision_policy()
     samples, images = vision_samples(policy)
     results["vision"] = one_step(policy, cut(samples, parts["vision"], images), 3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rl.config.learner import FSDPConfig, OptimizerConfig
+from rl.config.learner import FSDPConfig, LogitsConfig, OptimizerConfig
 from rl.errors import CheckpointError, DivergenceError
 from rl.learner import checkpoint
 from rl.learner.fsdp import full_tensors, make_optimizer, shard
@@ -21,12 +21,12 @@ PARTS = {
 }
 
 
-def plain_gradients() -> dict[str, torch.Tensor]:
+def plain_gradients(tied: bool = True) -> dict[str, torch.Tensor]:
     """GSPO's gradient at ratio 1 from the bare model, one unpadded sequence at a time.
 
     d loss / d logprob of a token is -(mean weight) * A / (sequences * length), as in tests/golden.
     """
-    policy = text_policy()
+    policy = text_policy(tied=tied)
     total = torch.zeros(())
     for i, sample in enumerate(text_samples(policy)):
         ids = torch.from_numpy(sample.input_ids)[None]
@@ -53,6 +53,18 @@ def test_gradients_do_not_depend_on_the_number_of_micro_batches(parts, wrap):
     for name, gradient in expected.items():
         torch.testing.assert_close(got[name], gradient, rtol=0, atol=1e-6)
     assert norm == pytest.approx(sum(float(g.square().sum()) for g in expected.values()) ** 0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_tiled_logits_give_the_plain_gradients(tied):
+    policy = text_policy(tied=tied, logits=LogitsConfig(tile_mib=0.001))  # 131 logits, of 40 a token
+    optimizer, schedule = prepare(policy)
+    batches = cut(text_samples(policy), PARTS["two"])
+    optimizer_step(policy, optimizer, schedule, batches, gspo_loss(7), clip_norm=1e9)
+    expected = plain_gradients(tied)
+    assert ("model.lm_head.weight" in expected) is not tied
+    for name, parameter in policy.named_parameters():
+        torch.testing.assert_close(parameter.grad.full_tensor(), expected[name], rtol=0, atol=1e-5)
 
 
 def test_gradients_are_scaled_to_the_clip_norm():

@@ -46,6 +46,14 @@ def test_the_same_parameters(both, scenario):
             )
 
 
+def test_tiled_logits_take_the_same_step(both):
+    """Many tiles on two ranks, against a single tile on one."""
+    alone, ranks = both
+    for result in (alone, *ranks):
+        for name, expected in alone["blocks"].items():
+            torch.testing.assert_close(result["tiles"][name], expected, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_objectives_take_the_same_step(both, name):
     """Normalisers, the choice of tokens and the reference do not depend on who holds which tokens."""

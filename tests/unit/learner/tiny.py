@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from rl.algo.losses import LossInputs, gspo
 from rl.batch.sequences import ImageTable, MicroBatch, TrainingSample, collate
-from rl.config.learner import FSDPConfig, OptimizerConfig
+from rl.config.learner import FSDPConfig, LogitsConfig, OptimizerConfig
 from rl.config.objective import LossConfig
 from rl.config.train import TrainConfig
 from rl.learner.fsdp import full_tensors, make_optimizer, shard
@@ -29,8 +29,8 @@ OPTIMIZER = OptimizerConfig(lr=1e-2, eps=1e-2, weight_decay=0.1, clip_norm=0.5, 
 IMAGE_KEY = "picture"
 
 
-def text_policy(seed: int = 0, layers: int = 2) -> Policy:
-    """A Llama with random weights: 4,560 parameters in two layers."""
+def text_policy(seed: int = 0, layers: int = 2, tied: bool = True, logits: LogitsConfig | None = None) -> Policy:
+    """A Llama with random weights: 4,560 parameters in two layers, and 640 more for a head of its own."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
@@ -42,11 +42,11 @@ def text_policy(seed: int = 0, layers: int = 2) -> Policy:
         num_attention_heads=2,
         num_key_value_heads=1,
         max_position_embeddings=64,
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
         initializer_range=0.3,
         attn_implementation="sdpa",
     )
-    return Policy(LlamaForCausalLM(config))
+    return Policy(LlamaForCausalLM(config), logits)
 
 
 def vision_policy(seed: int = 0) -> Policy:
