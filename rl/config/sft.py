@@ -42,8 +42,8 @@ class SFTConfig(StrictModel):
     command: Literal["sft"] = "sft"
     model: str
     out: str
-    trainable: tuple[str, ...] = ("all",)
-    """Module groups that learn: all, vision, projector, language."""
+    trainable: tuple[str, ...] = Field(("all",), min_length=1)
+    """What learns: all, vision, projector, language, or globs over parameter names; `!glob` takes away."""
     data: SFTDataConfig
     seed: int = 0
     steps: int = Field(ge=1)

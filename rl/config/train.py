@@ -101,6 +101,8 @@ class TrainConfig(StrictModel):
     out: str
     seed: int = 0
     steps: int = Field(ge=1)
+    trainable: tuple[str, ...] = Field(("all",), min_length=1)
+    """What learns: all, vision, projector, language, or globs over parameter names; `!glob` takes away."""
     data: TrainDataConfig
     rollout: RolloutConfig = RolloutConfig()
     rewards: RewardConfig = RewardConfig()

@@ -9,20 +9,24 @@ import torch
 import torch.distributed as dist
 
 from rl.learner.fsdp import full_tensors
+from rl.learner.strategy import Strategy
 from rl.models.policy import Policy
 
 _WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin")
 
 
-def checkpoint_tensors(policy: Policy) -> dict[str, torch.Tensor]:
+def checkpoint_tensors(policy: Policy, strategy: Strategy | None = None) -> dict[str, torch.Tensor]:
     """Gathered parameters under the names that Hugging Face checkpoints and inference engines use; rank 0 gets them.
 
     transformers 5 renames some modules in memory; its own reverse mapping gives the names on disk. Tied copies are
     left out, as in a checkpoint. Collective: all ranks call it, and those other than 0 get an empty mapping.
+
+    Args:
+        strategy: what spreads the policy over ranks; None for a policy of this process alone.
     """
     from transformers.core_model_loading import revert_weight_conversion
 
-    tensors = full_tensors(policy, to_host=True)
+    tensors = strategy.full_tensors() if strategy is not None else full_tensors(policy, to_host=True)
     if not tensors:
         return {}
     tied = getattr(policy.model, "_tied_weights_keys", None) or {}
@@ -32,11 +36,11 @@ def checkpoint_tensors(policy: Policy) -> dict[str, torch.Tensor]:
     return revert_weight_conversion(policy.model, tensors)
 
 
-def export_hf(policy: Policy, source: str | Path, out: str | Path) -> None:
+def export_hf(strategy: Strategy, source: str | Path, out: str | Path) -> None:
     """Write weights to `out`, and beside them config, tokenizer and processors of `source`; weights appear whole."""
     from safetensors.torch import save_file
 
-    tensors = checkpoint_tensors(policy)
+    tensors = checkpoint_tensors(strategy.policy, strategy)
     if dist.get_rank() == 0:
         source, out = Path(source), Path(out)
         out.mkdir(parents=True, exist_ok=True)

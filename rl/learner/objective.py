@@ -20,9 +20,10 @@ from rl.algo.tokens import LossInputs
 from rl.batch.sequences import MicroBatch
 from rl.config.train import TrainConfig
 from rl.errors import ConfigError
-from rl.learner.fsdp import all_gather_values, all_reduce_sum, shard
+from rl.learner.fsdp import shard
+from rl.learner.ranks import all_gather_values, all_reduce_sum, most_over_ranks
 from rl.learner.samples import RolloutSample, advantages_of, ages_of, behaviour_of, priorities_of
-from rl.learner.step import LossFn, most_over_ranks
+from rl.learner.step import LossFn
 from rl.models.policy import Policy, TokenScores, load_policy
 
 

@@ -162,29 +162,3 @@ def extend_positions(prompt: np.ndarray, response_length: int) -> np.ndarray:
     start = int(prompt.max()) + 1
     tail = np.broadcast_to(np.arange(start, start + response_length), (3, response_length))
     return np.concatenate([prompt, tail], axis=1)
-
-
-FREEZE_GROUPS: dict[str, tuple[str, ...]] = {
-    "vision": ("visual.",),
-    "projector": ("visual.merger.", "visual.deepstack_merger_list."),
-    "language": ("language_model.", "lm_head."),
-}
-
-
-def set_trainable(policy: Policy, groups: Sequence[str]) -> int:
-    """Train only the named module groups (`all`, `vision`, `projector`, `language`); returns trained parameters.
-
-    `vision` holds the projector too, as the projector lies inside the tower of the Qwen family.
-    """
-    unknown = [group for group in groups if group not in FREEZE_GROUPS and group != "all"]
-    if unknown:
-        raise ConfigError(f"unknown module groups {unknown}; known: all, {', '.join(FREEZE_GROUPS)}")
-    patterns = [pattern for group in groups if group != "all" for pattern in FREEZE_GROUPS[group]]
-    total = 0
-    for name, parameter in policy.named_parameters():
-        trained = "all" in groups or any(pattern in name for pattern in patterns)
-        parameter.requires_grad_(trained)
-        total += parameter.numel() if trained else 0
-    if total == 0:
-        raise ConfigError(f"trainable groups {list(groups)} match no parameter of this model; set them to [all]")
-    return total

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from rl.learner.objective import token_logprobs
+from rl.models.freeze import set_trainable
 from tests.unit.learner.tiny import (
     cut,
     objective_step,
@@ -27,6 +28,8 @@ TEXT_PARTS = [[[0, 1, 2]], [[3], [4, 6], [5]]]
 VISION_PARTS = [[[0]], [[1], [2]]]
 """Only the first sequence has an image, so the second rank never sees one."""
 
+FROZEN = {"projector only": ["projector"], "language only": ["language"], "one matrix": ["*layers.1*.down_proj.*"]}
+"""Shards in which few parameters learn; on the second rank the projector runs over a blank image only."""
 
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "token mean, kl_cov, reference": {
@@ -48,6 +51,10 @@ def scenarios(parts: dict[str, list[list[int]]], model: str) -> dict[str, Any]:
     policy = vision_policy()
     samples, images = vision_samples(policy)
     results["vision"] = one_step(policy, cut(samples, parts["vision"], images), 3)
+    for name in FROZEN:
+        policy = vision_policy()
+        set_trainable(policy, FROZEN[name])
+        results[name] = one_step(policy, cut(samples, parts["vision"], images), 3)
     policy = text_policy()
     prepare(policy)
     batches = cut(text_samples(policy), parts["text"])

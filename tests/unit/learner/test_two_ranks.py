@@ -10,8 +10,9 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from tests.unit.learner.ranks import OBJECTIVES, TEXT, TEXT_PARTS, VISION_PARTS, main, scenarios
-from tests.unit.learner.tiny import text_policy
+from rl.models.freeze import set_trainable
+from tests.unit.learner.ranks import FROZEN, OBJECTIVES, TEXT, TEXT_PARTS, VISION_PARTS, main, scenarios
+from tests.unit.learner.tiny import text_policy, vision_policy
 
 Results = dict[str, Any]
 SECONDS = 90
@@ -35,7 +36,7 @@ def both(one_rank: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Resu
     return alone, [torch.load(folder / f"rank_{rank}.pt", weights_only=True) for rank in range(2)]
 
 
-@pytest.mark.parametrize("scenario", [*TEXT, "vision"])
+@pytest.mark.parametrize("scenario", [*TEXT, "vision", *FROZEN])
 def test_the_same_parameters(both, scenario):
     alone, ranks = both
     for rank in ranks:
@@ -57,9 +58,16 @@ def test_objectives_take_the_same_step(both, name):
     assert total == pytest.approx(alone[name]["sums"], rel=1e-4, abs=1e-5)
 
 
-def test_the_vision_tower_learned_from_the_one_image(both):
-    from tests.unit.learner.tiny import vision_policy
+@pytest.mark.parametrize("name", FROZEN)
+def test_only_what_is_not_frozen_moves(both, name):
+    policy = vision_policy()
+    set_trainable(policy, FROZEN[name])
+    alone, _ = both
+    for key, parameter in policy.model.named_parameters():
+        assert torch.equal(alone[name][key], parameter) == (not parameter.requires_grad), key
 
+
+def test_the_vision_tower_learned_from_the_one_image(both):
     alone, _ = both
     start = {name.removeprefix("model."): p for name, p in vision_policy().named_parameters()}
     moved = [name for name, p in start.items() if ".visual." in name and not torch.equal(alone["vision"][name], p)]
