@@ -53,3 +53,12 @@ class SFTConfig(StrictModel):
     eval_every: int = Field(200, ge=1)
     learner: LearnerConfig = LearnerConfig()
     tracker: TrackerConfig = TrackerConfig()
+
+    @model_validator(mode="after")
+    def _one_way_to_train(self) -> SFTConfig:
+        if self.learner.lora is not None and self.trainable != ("all",):
+            raise ValueError(
+                f"with learner.lora the adapters alone learn, and trainable {list(self.trainable)} would be ignored; "
+                "leave trainable out and name layers in learner.lora.targets"
+            )
+        return self

@@ -118,6 +118,15 @@ class TrainConfig(StrictModel):
     """Cluster to join: an address, `auto`, or null for the surrounding job's cluster or else a local one."""
 
     @model_validator(mode="after")
+    def _one_way_to_train(self) -> TrainConfig:
+        if self.learner.lora is not None and self.trainable != ("all",):
+            raise ValueError(
+                f"with learner.lora the adapters alone learn, and trainable {list(self.trainable)} would be ignored; "
+                "leave trainable out and name layers in learner.lora.targets"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _ranks_have_groups(self) -> TrainConfig:
         groups = self.algo.prompts_per_step // self.algo.updates_per_step
         if groups < self.learner.ranks:

@@ -18,15 +18,13 @@ import torch
 from rl.batch.plan import UpdateShare
 from rl.batch.sequences import ImageTable, MicroBatch, collate, split_by_tokens
 from rl.config.train import TrainConfig
+from rl.learner.build import build_strategy
 from rl.learner.export import checkpoint_tensors, export_hf
 from rl.learner.objective import Objective, Update
 from rl.learner.ranks import all_reduce_sum, close_ranks, free_port, init_ranks
 from rl.learner.samples import RolloutSample, rollout_samples
 from rl.learner.step import optimizer_step
-from rl.learner.strategy import make_strategy
 from rl.models.encoder import PromptEncoder
-from rl.models.freeze import set_trainable
-from rl.models.policy import load_policy
 from rl.records import Group, WeightBundle
 from rl.sync.bundle import pack
 
@@ -51,11 +49,9 @@ class LearnerRank:
         config = self.config
         self.device = init_ranks(self.rank, config.learner.ranks, address, port, config.learner)
         torch.manual_seed(config.seed)
-        policy = load_policy(config.model)
-        set_trainable(policy, config.trainable)
         self.encoder = PromptEncoder(config.model, config.data.prompts)
         total = config.steps * config.algo.updates_per_step
-        self.strategy = make_strategy(policy, config.learner, total, self.device)
+        self.strategy, _ = build_strategy(config.model, config.trainable, config.learner, total, self.device)
         self.policy = self.strategy.policy
         self.objective = Objective(config, self.policy, self.device)
         return socket.gethostname()

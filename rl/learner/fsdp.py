@@ -10,10 +10,12 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
 from rl.config.learner import FSDPConfig, LearnerConfig
 from rl.learner import checkpoint
+from rl.learner.activations import recompute
+from rl.learner.meta import materialise
 from rl.learner.optimizer import make_optimizer
 from rl.models.policy import Policy
 
@@ -21,8 +23,17 @@ from rl.models.policy import Policy
 class Fsdp2:
     """See `rl.learner.strategy.Strategy`. Parameters are sharded in place."""
 
-    def __init__(self, policy: Policy, config: LearnerConfig, total_steps: int, device: torch.device) -> None:
-        shard(policy, config.fsdp, device)
+    def __init__(
+        self,
+        policy: Policy,
+        config: LearnerConfig,
+        total_steps: int,
+        device: torch.device,
+        source: Policy | None = None,
+    ) -> None:
+        if config.activation_checkpointing:
+            recompute(blocks(policy))
+        shard(policy, config.fsdp, device, source)
         self.policy = policy
         self.optimizer, self.schedule = make_optimizer(policy, config.optimizer, total_steps)
         self._writers: dist.ProcessGroup | None = None
@@ -60,18 +71,30 @@ class Fsdp2:
         return checkpoint.load(folder, self.policy, self.optimizer, self.schedule)
 
 
-def shard(policy: Policy, config: FSDPConfig, device: torch.device) -> None:
-    """Apply FSDP2 in place. Parameters stay float32; `param_dtype` is what forward and backward compute in."""
-    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+def shard(policy: Policy, config: FSDPConfig, device: torch.device, source: Policy | None = None) -> None:
+    """Apply FSDP2 in place. Parameters stay float32; `param_dtype` is what forward and backward compute in.
+
+    Args:
+        source: where rank 0 takes the numbers of a policy on the meta device from.
+    """
     precision = MixedPrecisionPolicy()
     if config.param_dtype != "float32":
         precision = MixedPrecisionPolicy(param_dtype=getattr(torch, config.param_dtype), reduce_dtype=torch.float32)
-    policy.to(device)
+    settings: dict[str, Any] = {
+        "mesh": init_device_mesh(device.type, (dist.get_world_size(),)),
+        "mp_policy": precision,
+        "offload_policy": CPUOffloadPolicy(pin_memory=device.type == "cuda") if config.cpu_offload else OffloadPolicy(),
+    }
+    on_meta = any(parameter.is_meta for parameter in policy.parameters())
+    if not on_meta:
+        policy.to(device)
     _match_collectives(policy)
     if config.wrap == "blocks":
         for block in blocks(policy):
-            fully_shard(block, mesh=mesh, mp_policy=precision, reshard_after_forward=config.reshard_after_forward)
-    fully_shard(policy, mesh=mesh, mp_policy=precision, reshard_after_forward=False)
+            fully_shard(block, reshard_after_forward=config.reshard_after_forward, **settings)
+    fully_shard(policy, reshard_after_forward=False, **settings)
+    if on_meta:
+        materialise(policy, source, device, torch.device("cpu") if config.cpu_offload else device)
 
 
 def _match_collectives(policy: Policy) -> None:
@@ -113,7 +136,7 @@ def _fill_missing_gradients(policy: nn.Module) -> None:
 def full_tensors(policy: nn.Module, to_host: bool = False) -> dict[str, torch.Tensor]:
     """Every parameter, gathered, under its name inside the Hugging Face model. Collective: all ranks call it.
 
-    With `to_host` rank 0 gets them in host memory, the others nothing; one whole tensor at a time is on a device.
+    With `to_host` rank 0 gets copies in host memory, the others nothing; one whole tensor at a time is on a device.
     """
     model = policy.model
     assert isinstance(model, nn.Module)
@@ -124,5 +147,5 @@ def full_tensors(policy: nn.Module, to_host: bool = False) -> dict[str, torch.Te
         if not to_host:
             result[name] = full.detach()
         elif rank == 0:
-            result[name] = full.detach().cpu()
+            result[name] = full.detach().to("cpu", copy=full is tensor)
     return result

@@ -56,8 +56,14 @@ class Strategy(Protocol):
         """Restore what `save` wrote and return its version. See `rl.learner.checkpoint.load` for what is raised."""
 
 
-def make_strategy(policy: Policy, config: LearnerConfig, total_steps: int, device: torch.device) -> Strategy:
-    """Spread the policy over the ranks, and make the optimizer of what it has to train for `total_steps` updates."""
+def make_strategy(
+    policy: Policy, config: LearnerConfig, total_steps: int, device: torch.device, source: Policy | None = None
+) -> Strategy:
+    """Spread the policy over the ranks, and make the optimizer of what it has to train for `total_steps` updates.
+
+    Args:
+        source: where rank 0 takes the numbers of a policy on the meta device from.
+    """
     from rl.learner.fsdp import Fsdp2
 
-    return Fsdp2(policy, config, total_steps, device)
+    return Fsdp2(policy, config, total_steps, device, source)

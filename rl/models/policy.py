@@ -107,6 +107,20 @@ def load_policy(path: str | Path, dtype: torch.dtype = torch.float32) -> Policy:
     Raises:
         ConfigError: the folder is missing or holds a model of an unsupported family.
     """
+    loader, _ = _family(path)
+    return Policy(loader.from_pretrained(path, dtype=dtype, attn_implementation="sdpa"))
+
+
+def skeleton(path: str | Path, dtype: torch.dtype = torch.float32) -> Policy:
+    """As `load_policy`, on the meta device: shapes and names, no numbers."""
+    loader, config = _family(path)
+    with torch.device("meta"):
+        model = loader.from_config(config, dtype=dtype, attn_implementation="sdpa")
+    return Policy(model.eval())
+
+
+def _family(path: str | Path) -> tuple[Any, Any]:
+    """The transformers class that loads a folder, and its config."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
     if not (Path(path) / "config.json").is_file():
@@ -118,8 +132,7 @@ def load_policy(path: str | Path, dtype: torch.dtype = torch.float32) -> Policy:
             f"model family {config.model_type!r} at {path} has images, and M-RoPE positions are only known here for "
             f"{', '.join(VISION_FAMILIES)}; use one of those or a text model"
         )
-    loader = AutoModelForImageTextToText if vision else AutoModelForCausalLM
-    return Policy(loader.from_pretrained(path, dtype=dtype, attn_implementation="sdpa"))
+    return AutoModelForImageTextToText if vision else AutoModelForCausalLM, config
 
 
 def unsampled_ids(config: Any) -> tuple[int, ...]:

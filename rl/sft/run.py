@@ -15,15 +15,15 @@ import torch.distributed as dist
 from rl.batch.sequences import ImageTable, MicroBatch, collate, split_by_tokens
 from rl.config.base import save_config
 from rl.config.sft import SFTConfig
+from rl.learner.build import build_strategy
 from rl.learner.export import export_hf
 from rl.learner.ranks import all_reduce_sum, close_ranks, free_port, init_ranks
 from rl.learner.step import optimizer_step
-from rl.learner.strategy import Strategy, make_strategy
+from rl.learner.strategy import Strategy
 from rl.metrics.console import progress
 from rl.metrics.tracker import Tracker
 from rl.models.encoder import PromptEncoder
-from rl.models.freeze import set_trainable
-from rl.models.policy import Policy, TokenScores, load_policy
+from rl.models.policy import Policy, TokenScores
 from rl.sft.data import SFTRow, batches, load_rows
 
 
@@ -48,20 +48,21 @@ def _train(rank: int, config: SFTConfig, address: str, port: int) -> None:
     device = init_ranks(rank, config.learner.ranks, address, port, config.learner)
     try:
         torch.manual_seed(config.seed)
-        policy = load_policy(config.model)
-        trained = set_trainable(policy, config.trainable)
+        learner = config.learner
+        strategy, trained = build_strategy(config.model, config.trainable, learner, config.steps, device)
+        model = strategy.policy.model
         encoder, images = PromptEncoder(config.model, config.data.prompts), ImageTable()
-        rows = load_rows(config.data.path, config.data, encoder, policy.model, images)
+        rows = load_rows(config.data.path, config.data, encoder, model, images)
         heldout = []
         if config.data.heldout:
             limit = config.data.heldout_rows
-            heldout = load_rows(config.data.heldout, config.data, encoder, policy.model, images, limit)
+            heldout = load_rows(config.data.heldout, config.data, encoder, model, images, limit)
         if rank == 0:
             save_config(config, Path(config.out) / "sft_config.yaml")
             print(f"sft {config.out}: {len(rows)} rows, {trained / 1e6:.2f}M parameters learn")
-        strategy = make_strategy(policy, config.learner, config.steps, device)
         _fit(rank, config, strategy, rows, heldout, images, encoder.pad_id, device)
-        export_hf(strategy, config.model, config.out)
+        export_hf(strategy, config.model, config.out)()
+        dist.barrier()
     finally:
         close_ranks()
 

@@ -16,6 +16,7 @@ from rl.batch.sequences import ImageTable, MicroBatch, TrainingSample, collate
 from rl.config.learner import LearnerConfig, OptimizerConfig
 from rl.config.objective import LossConfig
 from rl.config.train import TrainConfig
+from rl.learner.build import build_strategy
 from rl.learner.fsdp import full_tensors
 from rl.learner.objective import Objective
 from rl.learner.samples import RolloutSample
@@ -153,9 +154,19 @@ def prepare(policy: Policy, wrap: str = "blocks", name: str = "adamw", **learner
     Args:
         learner: keys of `LearnerConfig` to set; those of `optimizer` and `fsdp` add to this file's settings.
     """
-    raw = learner | {"optimizer": OPTIMIZER.model_dump() | {"name": name} | learner.get("optimizer", {})}
+    raw = learner | {"optimizer": {"name": name} | learner.get("optimizer", {})}
     raw["fsdp"] = {"wrap": wrap} | learner.get("fsdp", {})
-    return make_strategy(policy, LearnerConfig.model_validate(raw), 10, torch.device("cpu"))
+    return make_strategy(policy, learner_config(**raw), 10, torch.device("cpu"))
+
+
+def learner_config(**learner: Any) -> LearnerConfig:
+    """With the optimizer of this file, unless told otherwise."""
+    return LearnerConfig.model_validate(learner | {"optimizer": OPTIMIZER.model_dump() | learner.get("optimizer", {})})
+
+
+def from_folder(path: str, **learner: Any) -> Strategy:
+    """As the learner starts: from a saved model."""
+    return build_strategy(path, ["all"], learner_config(**learner), 10, torch.device("cpu"))[0]
 
 
 def rollouts(samples: Sequence[TrainingSample], versions: Sequence[int] = (2, 1, 0)) -> list[RolloutSample]:
@@ -196,10 +207,14 @@ def objective_step(policy: Policy, parts: Sequence[Sequence[int]], model: str, *
 def one_step(
     policy: Policy, parts: list[MicroBatch], sequences: int, wrap: str = "blocks", name: str = "adamw", **learner: Any
 ) -> dict[str, torch.Tensor]:
-    """Shard, make one update with gradient clipping; returns the gathered parameters, the whole loss and the norm."""
-    strategy = prepare(policy, wrap, name, **learner)
+    """Shard and make one update, see `update`."""
+    return update(prepare(policy, wrap, name, **learner), parts, sequences)
+
+
+def update(strategy: Strategy, parts: list[MicroBatch], sequences: int) -> dict[str, torch.Tensor]:
+    """One update with gradient clipping; returns the gathered parameters, the whole loss and the norm."""
     loss, norm = optimizer_step(strategy, parts, gspo_loss(sequences), OPTIMIZER.clip_norm)
     total = torch.tensor(loss, dtype=torch.float64)
     dist.all_reduce(total)
-    result = {name: tensor.clone() for name, tensor in full_tensors(policy).items()}
+    result = {name: tensor.clone() for name, tensor in full_tensors(strategy.policy).items()}
     return result | {"loss": total.float(), "norm": torch.tensor(norm)}
