@@ -49,7 +49,7 @@ class Policy(nn.Module):
         head = self.model.get_output_embeddings()
         if isinstance(head, ScoringHead):
             return TokenScores(*head(hidden, batch.targets, readout))
-        return scores_of_logits(head(hidden), batch.targets, readout)  # an adapter has wrapped the head
+        return scores_of_logits(head(hidden), batch.targets, readout)  # something has wrapped the head
 
     def _hidden_states(self, batch: MicroBatch) -> torch.Tensor:
         """float [B, T, H], before the language head."""
@@ -100,6 +100,20 @@ def load_policy(
     Raises:
         ConfigError: the folder is missing or holds a model of an unsupported family.
     """
+    loader, _ = _family(path)
+    return Policy(loader.from_pretrained(path, dtype=dtype, attn_implementation="sdpa"), logits)
+
+
+def skeleton(path: str | Path, dtype: torch.dtype = torch.float32, logits: LogitsConfig | None = None) -> Policy:
+    """As `load_policy`, on the meta device: shapes and names, no numbers."""
+    loader, config = _family(path)
+    with torch.device("meta"):
+        model = loader.from_config(config, dtype=dtype, attn_implementation="sdpa")
+    return Policy(model.eval(), logits)
+
+
+def _family(path: str | Path) -> tuple[Any, Any]:
+    """The transformers class that loads a folder, and its config."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
     if not (Path(path) / "config.json").is_file():
@@ -111,8 +125,7 @@ def load_policy(
             f"model family {config.model_type!r} at {path} has images, and M-RoPE positions are only known here for "
             f"{', '.join(VISION_FAMILIES)}; use one of those or a text model"
         )
-    loader = AutoModelForImageTextToText if vision else AutoModelForCausalLM
-    return Policy(loader.from_pretrained(path, dtype=dtype, attn_implementation="sdpa"), logits)
+    return AutoModelForImageTextToText if vision else AutoModelForCausalLM, config
 
 
 LOGIT_CHANGES: dict[str, float | None] = {
@@ -176,29 +189,3 @@ def extend_positions(prompt: np.ndarray, response_length: int) -> np.ndarray:
     start = int(prompt.max()) + 1
     tail = np.broadcast_to(np.arange(start, start + response_length), (3, response_length))
     return np.concatenate([prompt, tail], axis=1)
-
-
-FREEZE_GROUPS: dict[str, tuple[str, ...]] = {
-    "vision": ("visual.",),
-    "projector": ("visual.merger.", "visual.deepstack_merger_list."),
-    "language": ("language_model.", "lm_head."),
-}
-
-
-def set_trainable(policy: Policy, groups: Sequence[str]) -> int:
-    """Train only the named module groups (`all`, `vision`, `projector`, `language`); returns trained parameters.
-
-    `vision` holds the projector too, as the projector lies inside the tower of the Qwen family.
-    """
-    unknown = [group for group in groups if group not in FREEZE_GROUPS and group != "all"]
-    if unknown:
-        raise ConfigError(f"unknown module groups {unknown}; known: all, {', '.join(FREEZE_GROUPS)}")
-    patterns = [pattern for group in groups if group != "all" for pattern in FREEZE_GROUPS[group]]
-    total = 0
-    for name, parameter in policy.named_parameters():
-        trained = "all" in groups or any(pattern in name for pattern in patterns)
-        parameter.requires_grad_(trained)
-        total += parameter.numel() if trained else 0
-    if total == 0:
-        raise ConfigError(f"trainable groups {list(groups)} match no parameter of this model; set them to [all]")
-    return total

@@ -11,13 +11,16 @@ import torch.distributed as dist
 
 from rl.config.learner import LogitsConfig
 from rl.learner.objective import token_logprobs
+from rl.models.freeze import set_trainable
 from tests.unit.learner.tiny import (
     cut,
+    from_folder,
     objective_step,
     one_step,
     prepare,
     text_policy,
     text_samples,
+    update,
     vision_policy,
     vision_samples,
 )
@@ -30,6 +33,17 @@ TEXT_PARTS = [[[0, 1, 2]], [[3], [4, 6], [5]]]
 VISION_PARTS = [[[0]], [[1], [2]]]
 """Only the first sequence has an image, so the second rank never sees one."""
 
+FROZEN = {"projector only": ["projector"], "language only": ["language"], "one matrix": ["*layers.1*.down_proj.*"]}
+"""Shards in which few parameters learn; on the second rank the projector runs over a blank image only."""
+
+MEMORY: dict[str, dict[str, Any]] = {
+    "recomputed": {"activation_checkpointing": True},
+    "offloaded": {"fsdp": {"cpu_offload": True}},
+    "built on meta": {"fsdp": {"meta_init": True}},
+    "all three": {"activation_checkpointing": True, "fsdp": {"cpu_offload": True, "meta_init": True}},
+}
+"""Settings that change where numbers are and not what they are."""
+ADAPTERS = {"lora": {}, "lora on meta": {"fsdp": {"meta_init": True}}}
 
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "token mean, kl_cov, reference": {
@@ -42,8 +56,11 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 """Losses that need numbers of all ranks before their first micro-batch."""
 
 
-def scenarios(parts: dict[str, list[list[int]]], model: str) -> dict[str, Any]:
-    """Parameters after one step of each scenario, and proximal logprobs, for this rank's micro-batches."""
+def scenarios(parts: dict[str, list[list[int]]], folder: str) -> dict[str, Any]:
+    """Parameters after one step of each scenario, and proximal logprobs, for this rank's micro-batches.
+
+    `folder` holds the models `text` and `vision`.
+    """
     results: dict[str, Any] = {}
     for name, (wrap, optimizer) in TEXT.items():
         policy = text_policy()
@@ -53,12 +70,23 @@ def scenarios(parts: dict[str, list[list[int]]], model: str) -> dict[str, Any]:
     policy = vision_policy()
     samples, images = vision_samples(policy)
     results["vision"] = one_step(policy, cut(samples, parts["vision"], images), 3)
+    for name, settings in MEMORY.items():
+        strategy = from_folder(f"{folder}/vision", **settings)
+        results[name] = update(strategy, cut(samples, parts["vision"], images), 3)
+    for name, settings in ADAPTERS.items():
+        torch.manual_seed(4)
+        strategy = from_folder(f"{folder}/vision", lora={"rank": 2}, **settings)
+        results[name] = update(strategy, cut(samples, parts["vision"], images), 3)
+    for name in FROZEN:
+        policy = vision_policy()
+        set_trainable(policy, FROZEN[name])
+        results[name] = one_step(policy, cut(samples, parts["vision"], images), 3)
     policy = text_policy()
     prepare(policy)
     batches = cut(text_samples(policy), parts["text"])
     results["proximal"] = token_logprobs(policy, batches, 1.0)
     for name, loss in OBJECTIVES.items():
-        results[name] = objective_step(text_policy(), parts["text"], model, **loss)
+        results[name] = objective_step(text_policy(), parts["text"], f"{folder}/text", **loss)
     return results
 
 
@@ -71,6 +99,6 @@ def main(rank: int, world_size: int, folder: str) -> None:
         world_size=world_size,
         timeout=timedelta(seconds=40),
     )
-    results = scenarios({"text": TEXT_PARTS[rank], "vision": VISION_PARTS[rank]}, f"{folder}/model")
+    results = scenarios({"text": TEXT_PARTS[rank], "vision": VISION_PARTS[rank]}, folder)
     torch.save(results, Path(folder) / f"rank_{rank}.pt")
     dist.destroy_process_group()
