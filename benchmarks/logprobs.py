@@ -4,8 +4,9 @@ Forward and backward of `rl.models.token_scores.score_tokens` (tiles) and `score
 one thread, from hidden states [T, H] and a head [V, H] to the gradients of both. Every point runs in a process of its
 own and reports its peak memory above what its inputs hold, and the CPU seconds of a repetition (the median).
 
-Whole logits are measured as far as `--memory-gib` allows. Beyond, a line through the measured points is continued: both
-figures are proportional to T plus a constant. Such values are marked `extrapolated`.
+Whole logits are measured as far as `--memory-gib` allows. Beyond, their memory follows the line through the measured
+points (a constant and a share per token), and their time the cheapest token that was measured: large arrays cost more
+than that, so the estimate favours them. Such values are marked `extrapolated`.
 
     python benchmarks/logprobs.py [--figure docs/images/logprobs.png]
 
@@ -131,8 +132,7 @@ def summarise(points: list[dict[str, Any]], wide: list[dict[str, Any]], args: ar
         np.testing.assert_allclose(tiles["grad_norm"], whole["grad_norm"], rtol=1e-4)
     last, measured = curves["tiles"][-1], len(curves["whole"])
     for missing in curves["tiles"][measured:]:
-        continued = {key: line(curves["whole"][:measured], key, missing["tokens"]) for key in ("gib", "seconds")}
-        curves["whole"].append({"way": "whole", "tokens": missing["tokens"], "extrapolated": True, **continued})
+        curves["whole"].append(extrapolate(curves["whole"][:measured], missing["tokens"]))
     whole = curves["whole"][-1]
     return {
         "benchmark": "logprobs",
@@ -161,10 +161,16 @@ def ratios(tiles: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def line(points: list[dict[str, Any]], key: str, tokens: int) -> float:
-    """Least squares through the measured points, read off at `tokens`."""
-    slope, constant = np.polyfit([p["tokens"] for p in points], [p[key] for p in points], 1)
-    return round(float(slope * tokens + constant), 3)
+def extrapolate(measured: list[dict[str, Any]], tokens: int) -> dict[str, Any]:
+    """Whole logits at `tokens`, see the module docstring."""
+    slope, constant = np.polyfit([p["tokens"] for p in measured], [p["gib"] for p in measured], 1)
+    return {
+        "way": "whole",
+        "tokens": tokens,
+        "extrapolated": True,
+        "gib": round(float(slope * tokens + constant), 3),
+        "seconds": round(tokens * min(p["seconds"] / p["tokens"] for p in measured), 3),
+    }
 
 
 def draw(summary: dict[str, Any]) -> Figure:
