@@ -14,6 +14,7 @@ from typing import Any
 
 import ray
 
+from rl.batch.packing import CostModel
 from rl.config.data import PromptConfig
 from rl.config.learner import LearnerConfig
 from rl.config.rollout import RewardConfig, RolloutConfig
@@ -204,10 +205,13 @@ class LearnerGroup:
             runtime_env={"env_vars": {"OMP_NUM_THREADS": str(learner.threads), "HF_HUB_OFFLINE": "1"}},
         )
         self.ranks: list[Any] = [actor.remote(rank, config) for rank in range(learner.ranks)]
+        self.cost = CostModel()
+        """What a sequence costs the model; known after `start`."""
 
     async def start(self) -> None:
         address, port = await self.ranks[0].address.remote()
         await self._all("start", address, port)
+        self.cost = await self.ranks[0].cost_model.remote()
 
     async def publish(self) -> Any:
         """Reference to the current `WeightBundle`."""

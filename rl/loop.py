@@ -189,7 +189,8 @@ class Loop:
             step = self.version + 1
             row = self.window.drain() | self.window.of_batch(batch, self.version)
             advantages = batch_advantages([group.rewards for group in batch], self.config.algo.advantages)
-            shares = plan_updates(batch, advantages, self.config.learner.ranks, self.config.algo.updates_per_step)
+            ranks, updates = self.config.learner.ranks, self.config.algo.updates_per_step
+            shares = plan_updates(batch, advantages, ranks, updates, self.learner.cost)
             metrics, bundle, probe = await self.learner.train(shares)
             for group in batch:
                 self.ledger.close(group.meta.uid, "trained", step=step)

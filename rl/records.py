@@ -113,6 +113,8 @@ class GroupMeta:
     finished_s: float
     defects: tuple[str | None, ...] = ()
     """Per completion what a text check found (`garbled`, `repeating`) or None; empty when no check was asked for."""
+    image_patches: tuple[int, ...] = ()
+    """Patches of each image of the prompt, as the vision tower takes them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,8 +71,12 @@ class LearnerConfig(StrictModel):
     """CPU threads per rank."""
     gpus_per_rank: float = Field(0, ge=0)
     """0 runs on CPU over gloo; 1 runs on a GPU over NCCL."""
+    packing: bool = True
+    """Micro-batches of one row, sequence after sequence, in place of a row for each with padding."""
     tokens_per_microbatch: int = Field(6144, ge=1)
-    """Padded tokens; a longer sequence gets a micro-batch of its own."""
+    """Visual tokens counted, and padding where there is any; a longer sequence gets a micro-batch of its own."""
+    max_sequence_tokens: int | None = Field(None, ge=1)
+    """A sequence longer than this stops the run; none does when null."""
     logits: LogitsConfig = LogitsConfig()
     activation_checkpointing: bool = False
     """Keep each block's input alone and compute the rest again in the backward pass: a third more work, far less

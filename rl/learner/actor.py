@@ -15,9 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from rl.batch.packing import CostModel
 from rl.batch.plan import UpdateShare
-from rl.batch.sequences import ImageTable, MicroBatch, collate, split_by_tokens
+from rl.batch.sequences import ImageTable, collate
 from rl.config.train import TrainConfig
+from rl.learner.batches import MicroBatcher, shape_sums
 from rl.learner.build import build_strategy
 from rl.learner.export import checkpoint_tensors, export_hf
 from rl.learner.objective import Objective, Update
@@ -53,8 +55,13 @@ class LearnerRank:
         total = config.steps * config.algo.updates_per_step
         self.strategy, _ = build_strategy(config.model, config.trainable, config.learner, total, self.device)
         self.policy = self.strategy.policy
+        self.batcher = MicroBatcher(config.learner, self.policy, self.encoder.pad_id, self.device)
         self.objective = Objective(config, self.policy, self.device)
         return socket.gethostname()
+
+    def cost_model(self) -> CostModel:
+        """For balancing work over ranks."""
+        return self.batcher.cost
 
     def publish(self) -> WeightBundle | None:
         """The current weights, gathered; None on ranks other than 0."""
@@ -84,7 +91,7 @@ class LearnerRank:
             for group, part in zip(groups, share.groups, strict=True):
                 samples[-1] += rollout_samples(group, part.advantages, self.policy, self.encoder, images, self.version)
         prepared = [
-            self.objective.prepare(part, self._micro_batches(part, images), i, share.sequences)
+            self.objective.prepare(part, self.batcher.of_own([s.tokens for s in part], images), i, share.sequences)
             for i, (part, share) in enumerate(zip(samples, updates, strict=True))
         ]
         sums: defaultdict[str, float] = defaultdict(float)
@@ -112,11 +119,6 @@ class LearnerRank:
     def close(self) -> None:
         close_ranks()
 
-    def _micro_batches(self, samples: list[RolloutSample], images: ImageTable) -> list[MicroBatch]:
-        tokens = [sample.tokens for sample in samples]
-        parts = split_by_tokens([t.length for t in tokens], self.config.learner.tokens_per_microbatch)
-        return [collate(tokens, part, self.encoder.pad_id, images).to(self.device) for part in parts]
-
     def _update(self, update: Update) -> dict[str, float]:
         config = self.config
         sums: defaultdict[str, float] = defaultdict(float)
@@ -130,17 +132,23 @@ class LearnerRank:
         )
         sums["loss"] += loss
         sums["grad_norm"] += norm / config.learner.ranks  # the norm is global already; the sum over ranks restores it
-        sums["tokens/computed"] += sum(int(batch.attention_mask.sum()) for batch in update.batches)
+        _add(sums, shape_sums(update.batches, config.learner.tokens_per_microbatch))
         return sums
 
     def _metrics(self, sums: Mapping[str, float], updates: int) -> dict[str, float]:
         total = all_reduce_sum(sums, self.device)
         tokens = total.pop("tokens")
         per_update = {key: total.pop(key) / updates for key in ("loss", "grad_norm")}
-        computed = total.pop("tokens/computed")
+        shape = {name: total.pop(f"batch/{name}") for name in ("tokens", "positions", "micro_batches", "over_budget")}
         metrics = {key: value / tokens for key, value in total.items()}
         lr = float(self.strategy.schedule.get_last_lr()[0])
-        return metrics | per_update | {"tokens/trained": tokens, "tokens/computed": computed, "lr": lr}
+        of_batches = {
+            "tokens/computed": shape["tokens"],
+            "batch/padding_share": 1 - shape["tokens"] / shape["positions"],
+            "batch/micro_batches": shape["micro_batches"] / updates / self.config.learner.ranks,
+            "batch/over_budget": shape["over_budget"],
+        }
+        return metrics | per_update | of_batches | {"tokens/trained": tokens, "lr": lr}
 
     @torch.no_grad()
     def _probe_logprobs(self) -> np.ndarray | None:

@@ -20,9 +20,10 @@ from rl.algo.tokens import LossInputs
 from rl.batch.sequences import MicroBatch
 from rl.config.train import TrainConfig
 from rl.errors import ConfigError
+from rl.learner.batches import in_step
 from rl.learner.build import load
 from rl.learner.fsdp import shard
-from rl.learner.ranks import all_gather_values, all_reduce_sum, most_over_ranks
+from rl.learner.ranks import all_gather_values, all_reduce_sum
 from rl.learner.samples import RolloutSample, advantages_of, ages_of, behaviour_of, priorities_of
 from rl.learner.step import LossFn
 from rl.models.policy import Policy, TokenScores
@@ -166,8 +167,7 @@ def _load_reference(path: str, policy: Policy, config: TrainConfig, device: torc
 def token_logprobs(policy: Policy, batches: Sequence[MicroBatch], temperature: float) -> list[torch.Tensor]:
     """float32 [N] per micro-batch: logprobs of the trained tokens as they were sampled, without gradient.
 
-    A forward holds collectives: ranks with fewer micro-batches repeat their last one and drop the result.
+    Collective: ranks with fewer micro-batches repeat their last one and drop the result.
     """
-    rounds = most_over_ranks(len(batches))
-    padded = [*batches, *[batches[-1]] * (rounds - len(batches))]
-    return [policy(batch, temperature, sampled=True).logprobs for batch in padded][: len(batches)]
+    scored = [(policy(batch, temperature, sampled=True).logprobs, counted) for batch, counted in in_step(batches)]
+    return [logprobs for logprobs, counted in scored if counted]

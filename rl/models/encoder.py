@@ -85,6 +85,15 @@ class PromptEncoder:
             expanded.extend([token] * (next(counts) if token == self.config.image_token_id else 1))
         return np.asarray(expanded, dtype=np.int64)
 
+    def image_patches(self, prompt_ids: np.ndarray) -> tuple[int, ...]:
+        """Patches of each image of an expanded prompt, in order; images stand apart by at least one token."""
+        if not self.has_vision:
+            return ()
+        shown = np.concatenate([[0], prompt_ids == self.config.image_token_id, [0]])
+        edges = np.flatnonzero(np.diff(shown))
+        merge = self.config.vision_config.spatial_merge_size**2
+        return tuple(((edges[1::2] - edges[::2]) * merge).tolist())
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of sampled ids without chat and vision tokens; answer tags stay."""
         return self.tokenizer.decode(token_ids, skip_special_tokens=True)

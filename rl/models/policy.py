@@ -17,6 +17,7 @@ from torch import nn
 from rl.batch.sequences import MicroBatch, PixelBatch
 from rl.config.learner import LogitsConfig
 from rl.errors import ConfigError, DataError
+from rl.models import attention
 from rl.models.token_scores import Readout, ScoringHead, TokenScores, scores_of_logits
 
 
@@ -31,6 +32,8 @@ class Policy(nn.Module):
             model.set_output_embeddings(ScoringHead.like(head, logits or LogitsConfig()))
         self.model = model
         self.unsampled = unsampled_ids(model.config)
+        self.not_packable = attention.install(model)
+        """Why packed micro-batches would be wrong for this family; None where they are right."""
         self.vision_always = False
         """Run the vision tower over a blank image when a batch has none: collectives of several ranks must match."""
 
@@ -54,6 +57,10 @@ class Policy(nn.Module):
     def _hidden_states(self, batch: MicroBatch) -> torch.Tensor:
         """float [B, T, H], before the language head."""
         kwargs: dict[str, Any] = {}
+        if batch.segments is not None:
+            if self.not_packable:
+                raise ConfigError(f"{self.not_packable}; set learner.packing to false")
+            kwargs = {"segments": batch.segments, "position_ids": batch.position_ids[0]}
         blank: torch.Tensor | None = None
         if batch.pixels is not None:
             kwargs["mm_encoder_outputs"] = {"image": self._image_features(batch.pixels)}
@@ -62,13 +69,8 @@ class Policy(nn.Module):
             blank = 0.0 * self._blank_image_sum(batch.input_ids.device)
         if self.has_vision:
             kwargs["position_ids"] = batch.position_ids
-        padded = bool((batch.attention_mask == 0).any())
-        output = self.model.model(
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask if padded else None,
-            use_cache=False,
-            **kwargs,
-        )
+        # No mask: packed rows have segments, and nothing that counts comes after the padding on the right.
+        output = self.model.model(input_ids=batch.input_ids, use_cache=False, **kwargs)
         hidden: torch.Tensor = output.last_hidden_state
         return hidden if blank is None else hidden + blank
 

@@ -119,6 +119,7 @@ class RolloutWorker:
             started_s=started,
             finished_s=time.time(),
             defects=() if task.checks is None else _defects(rollouts, task.checks),
+            image_patches=self.encoder.image_patches(generated.prompt_ids),
         )
         options = sample.extra.get("options")
         scoring = ScoringTask(

@@ -8,6 +8,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+from rl.batch.packing import CostModel
 from rl.batch.plan import UpdateShare
 from rl.config.train import TrainConfig
 from rl.data.store import OrderedPrompts
@@ -51,7 +52,7 @@ class FakeRun:
             self.config,
             SimpleNamespace(generate=self._generate, each=self._each, names=["rollout-0"]),  # type: ignore[arg-type]
             SimpleNamespace(score=self._score),  # type: ignore[arg-type]
-            SimpleNamespace(train=self._train),  # type: ignore[arg-type]
+            SimpleNamespace(train=self._train, cost=CostModel()),  # type: ignore[arg-type]
             OrderedPrompts(self.ids, seed=0),
             self.ledger,
             SimpleNamespace(  # type: ignore[arg-type]
