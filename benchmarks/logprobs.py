@@ -32,8 +32,8 @@ from rl.metrics.style import BLUE, MUTED, VERMILLION, dress, legend, new_figure,
 from rl.metrics.tracker import environment
 
 TOKENS = (512, 1024, 2048, 4096, 8192, 16384)
-WIDTHS = (896, 2048)
-"""Wider heads, at the fewest tokens: the fourth matrix product weighs more there."""
+WIDTHS, WIDE_TOKENS = (896, 2048), 2048
+"""Wider heads, where the fourth matrix product weighs more."""
 COPIES = 4.3
 """Whole logits need about so many times their size."""
 WAYS = ("tiles", "whole")
@@ -52,7 +52,7 @@ def main() -> None:
         print(json.dumps(measure(way, int(tokens), int(hidden), args.vocabulary)))
         return
     points = [point(way, tokens, args.hidden, args.vocabulary) for tokens, way in plan(args)]
-    wide = [point(way, TOKENS[0], hidden, args.vocabulary) for hidden in WIDTHS for way in WAYS]
+    wide = [point(way, WIDE_TOKENS, hidden, args.vocabulary) for hidden in WIDTHS for way in WAYS]
     summary = summarise(points, wide, args)
     if args.figure:
         args.figure.write_bytes(png_bytes(draw(summary)))
@@ -88,7 +88,7 @@ def measure(way: str, tokens: int, hidden: int, vocabulary: int) -> dict[str, An
     once(way, states[few].detach().requires_grad_(), weight[:512].detach(), targets[few] % 512, factors[few])
     before = peak_gib()
     seconds = []
-    for _ in range(max(1, 2048 // tokens)):
+    for _ in range(max(1, 1024 // tokens)):
         states.grad = weight.grad = None
         start = time.process_time()
         total = once(way, states, weight, targets, factors)

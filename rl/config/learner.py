@@ -56,8 +56,9 @@ class LoraConfig(StrictModel):
 class LogitsConfig(StrictModel):
     """How the language head's logits become logprobs: tile by tile, never all at once. Changes no result."""
 
-    tile_mib: float = Field(256, gt=0)
-    """Memory of a tile in MiB. Larger tiles are larger matrix products, which keep a GPU busier; CPUs do not care."""
+    tile_mib: float = Field(64, gt=0)
+    """Memory of a tile in MiB. Larger tiles are larger matrix products, which may keep a GPU busier; CPUs gain nothing
+    from them."""
     compile: bool = False
     """Fuse the arithmetic on a tile with torch.compile: pays on GPUs, after a minute at the first step."""
 

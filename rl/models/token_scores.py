@@ -129,23 +129,27 @@ class _TiledScores(torch.autograd.Function):
         hidden, weight, bias, targets, normaliser = ctx.saved_tensors
         tiles = _Tiles(hidden, weight, bias, targets, ctx.readout, ctx.config)
         to_hidden, to_weight, to_bias = ctx.needs_input_grad[:3]
-        hidden_grad = torch.zeros_like(hidden, dtype=tiles.dtype) if to_hidden else None
-        weight_grad = torch.empty_like(weight) if to_weight else None
+        # The first product of each part replaces what is there; without tokens there is none.
+        empty = torch.empty_like if len(hidden) else torch.zeros_like
+        hidden_grad = empty(hidden, dtype=tiles.dtype) if to_hidden else None
+        weight_grad = empty(weight) if to_weight else None
         bias_grad = torch.zeros_like(bias, dtype=tiles.dtype) if to_bias else None
         temperature = ctx.readout.temperature
         gradient = gradient / temperature
         for columns in tiles.columns():
-            part = torch.zeros_like(weight[columns], dtype=tiles.dtype) if to_weight else None
+            part = weight_grad[columns] if weight_grad is not None else None
+            if part is not None and tiles.shape[0] < len(hidden):
+                part = part.to(tiles.dtype)  # to add up over rows
             for rows in tiles.rows():
                 product, local = tiles.product(rows, columns)
                 slope = tiles.slope(product, local, normaliser[rows], gradient[rows], temperature)
                 if hidden_grad is not None:
-                    _add_product(hidden_grad[rows], slope, weight[columns])
+                    _add_product(hidden_grad[rows], slope, weight[columns], first=columns.start == 0)
                 if part is not None:
-                    _add_product(part, slope.T, hidden[rows])
+                    _add_product(part, slope.T, hidden[rows], first=rows.start == 0)
                 if bias_grad is not None:
                     bias_grad[columns] += slope.sum(0, dtype=tiles.dtype)
-            if weight_grad is not None:
+            if weight_grad is not None and part is not None and part.dtype != weight_grad.dtype:
                 weight_grad[columns] = part
         return (
             hidden_grad.to(hidden.dtype) if hidden_grad is not None else None,
@@ -267,9 +271,11 @@ def _compiled(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tens
     return compiled
 
 
-def _add_product(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
-    """total += a @ b, in place, where `total` may be of a wider dtype."""
-    if total.dtype == a.dtype == b.dtype:
-        total.addmm_(a, b)
+def _add_product(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor, first: bool) -> None:
+    """total += a @ b, in place, where `total` may be of a wider dtype; the `first` product replaces what is there."""
+    if total.dtype == a.dtype:
+        total.addmm_(a, b, beta=0 if first else 1)
+    elif first:
+        total.copy_(a @ b)
     else:
         total += a @ b
