@@ -35,10 +35,36 @@ class FSDPConfig(StrictModel):
     param_dtype: Literal["float32", "bfloat16"] = "float32"
     """Dtype of forward and backward; master weights and reduction stay float32."""
     reshard_after_forward: bool = True
+    cpu_offload: bool = False
+    """Keep master weights, gradients and optimizer state in host memory and update them there."""
+    meta_init: bool = False
+    """Build the model without its numbers and send each rank its shards from rank 0, which alone reads the folder; by
+    default every rank reads it whole. For models that the hosts can't hold once per rank."""
+
+
+class LoraConfig(StrictModel):
+    """Low-rank adapters (arXiv 2106.09685) on a frozen model; engines get the merged weights."""
+
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(32.0, gt=0)
+    """The adapter's product is scaled by alpha / rank."""
+    targets: tuple[str, ...] = Field(("*_proj",), min_length=1)
+    """Globs over names of linear layers; the default covers attention and MLP of the language model. The output head
+    is never among them."""
+
+
+class LogitsConfig(StrictModel):
+    """How the language head's logits become logprobs: tile by tile, never all at once. Changes no result."""
+
+    tile_mib: float = Field(64, gt=0)
+    """Memory of a tile in MiB. Larger tiles are larger matrix products, which may keep a GPU busier; CPUs gain nothing
+    from them."""
+    compile: bool = False
+    """Fuse the arithmetic on a tile with torch.compile: pays on GPUs, after a minute at the first step."""
 
 
 class LearnerConfig(StrictModel):
-    """Ranks and micro-batches of an FSDP2 learner."""
+    """Ranks, micro-batches, memory and optimizer of the learner."""
 
     ranks: int = Field(1, ge=1)
     """One process per device or core."""
@@ -52,5 +78,11 @@ class LearnerConfig(StrictModel):
     """Visual tokens counted, and padding where there is any; a longer sequence gets a micro-batch of its own."""
     max_sequence_tokens: int | None = Field(None, ge=1)
     """A sequence longer than this stops the run; none does when null."""
+    logits: LogitsConfig = LogitsConfig()
+    activation_checkpointing: bool = False
+    """Keep each block's input alone and compute the rest again in the backward pass: a third more work, far less
+    memory."""
+    lora: LoraConfig | None = None
+    """Train adapters in place of the model's own parameters."""
     fsdp: FSDPConfig = FSDPConfig()
     optimizer: OptimizerConfig = OptimizerConfig()

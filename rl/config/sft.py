@@ -42,8 +42,8 @@ class SFTConfig(StrictModel):
     command: Literal["sft"] = "sft"
     model: str
     out: str
-    trainable: tuple[str, ...] = ("all",)
-    """Module groups that learn: all, vision, projector, language."""
+    trainable: tuple[str, ...] = Field(("all",), min_length=1)
+    """What learns: all, vision, projector, language, or globs over parameter names; `!glob` takes away."""
     data: SFTDataConfig
     seed: int = 0
     steps: int = Field(ge=1)
@@ -53,3 +53,12 @@ class SFTConfig(StrictModel):
     eval_every: int = Field(200, ge=1)
     learner: LearnerConfig = LearnerConfig()
     tracker: TrackerConfig = TrackerConfig()
+
+    @model_validator(mode="after")
+    def _one_way_to_train(self) -> SFTConfig:
+        if self.learner.lora is not None and self.trainable != ("all",):
+            raise ValueError(
+                f"with learner.lora the adapters alone learn, and trainable {list(self.trainable)} would be ignored; "
+                "leave trainable out and name layers in learner.lora.targets"
+            )
+        return self

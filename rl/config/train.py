@@ -101,6 +101,8 @@ class TrainConfig(StrictModel):
     out: str
     seed: int = 0
     steps: int = Field(ge=1)
+    trainable: tuple[str, ...] = Field(("all",), min_length=1)
+    """What learns: all, vision, projector, language, or globs over parameter names; `!glob` takes away."""
     data: TrainDataConfig
     rollout: RolloutConfig = RolloutConfig()
     rewards: RewardConfig = RewardConfig()
@@ -114,6 +116,15 @@ class TrainConfig(StrictModel):
     """Longest time without a finished group or step before the run stops with the cause."""
     ray_address: str | None = None
     """Cluster to join: an address, `auto`, or null for the surrounding job's cluster or else a local one."""
+
+    @model_validator(mode="after")
+    def _one_way_to_train(self) -> TrainConfig:
+        if self.learner.lora is not None and self.trainable != ("all",):
+            raise ValueError(
+                f"with learner.lora the adapters alone learn, and trainable {list(self.trainable)} would be ignored; "
+                "leave trainable out and name layers in learner.lora.targets"
+            )
+        return self
 
     @model_validator(mode="after")
     def _ranks_have_groups(self) -> TrainConfig:

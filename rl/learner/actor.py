@@ -1,4 +1,4 @@
-"""One rank of the RL learner: an FSDP2 policy, its optimiser, and the step that turns groups into a new version.
+"""One rank of the RL learner: a sharded policy, its optimiser, and the step that turns groups into a new version.
 
 Created as a Ray actor by `rl.cluster.LearnerGroup`. All ranks get the same calls at the same time, because every public
 method below holds collectives.
@@ -19,15 +19,14 @@ from rl.batch.packing import CostModel
 from rl.batch.plan import UpdateShare
 from rl.batch.sequences import ImageTable, collate
 from rl.config.train import TrainConfig
-from rl.learner import checkpoint
 from rl.learner.batches import MicroBatcher, shape_sums
+from rl.learner.build import build_strategy
 from rl.learner.export import checkpoint_tensors, export_hf
-from rl.learner.fsdp import all_reduce_sum, close_ranks, free_port, init_ranks, make_optimizer, shard
 from rl.learner.objective import Objective, Update
+from rl.learner.ranks import all_reduce_sum, close_ranks, free_port, init_ranks
 from rl.learner.samples import RolloutSample, rollout_samples
 from rl.learner.step import optimizer_step
 from rl.models.encoder import PromptEncoder
-from rl.models.policy import load_policy
 from rl.records import Group, WeightBundle
 from rl.sync.bundle import pack
 
@@ -52,13 +51,12 @@ class LearnerRank:
         config = self.config
         self.device = init_ranks(self.rank, config.learner.ranks, address, port, config.learner)
         torch.manual_seed(config.seed)
-        self.policy = load_policy(config.model)
         self.encoder = PromptEncoder(config.model, config.data.prompts)
-        self.batcher = MicroBatcher(config.learner, self.policy, self.encoder.pad_id, self.device)
-        shard(self.policy, config.learner.fsdp, self.device)
-        self.objective = Objective(config, self.policy, self.device)
         total = config.steps * config.algo.updates_per_step
-        self.optimizer, self.schedule = make_optimizer(self.policy, config.learner.optimizer, total)
+        self.strategy, _ = build_strategy(config.model, config.trainable, config.learner, total, self.device)
+        self.policy = self.strategy.policy
+        self.batcher = MicroBatcher(config.learner, self.policy, self.encoder.pad_id, self.device)
+        self.objective = Objective(config, self.policy, self.device)
         return socket.gethostname()
 
     def cost_model(self) -> CostModel:
@@ -67,7 +65,7 @@ class LearnerRank:
 
     def publish(self) -> WeightBundle | None:
         """The current weights, gathered; None on ranks other than 0."""
-        tensors = checkpoint_tensors(self.policy)
+        tensors = checkpoint_tensors(self.policy, self.strategy)
         return pack(tensors, self.version) if self.rank == 0 else None
 
     def set_probe(self, groups: list[Group]) -> np.ndarray | None:
@@ -110,12 +108,12 @@ class LearnerRank:
 
     def save(self, folder: str) -> None:
         """Learner state (DCP) and a Hugging Face export below `folder`."""
-        checkpoint.save(Path(folder) / "learner", self.policy, self.optimizer, self.schedule, self.version)
-        export_hf(self.policy, self.config.model, Path(folder) / "hf")
+        self.strategy.save(Path(folder) / "learner", self.version)
+        export_hf(self.strategy, self.config.model, Path(folder) / "hf")
 
     def load(self, folder: str) -> int:
         """Restore the learner's state; returns its version."""
-        self.version = checkpoint.load(Path(folder) / "learner", self.policy, self.optimizer, self.schedule)
+        self.version = self.strategy.load(Path(folder) / "learner")
         return self.version
 
     def close(self) -> None:
@@ -125,9 +123,7 @@ class LearnerRank:
         config = self.config
         sums: defaultdict[str, float] = defaultdict(float)
         loss, norm = optimizer_step(
-            self.policy,
-            self.optimizer,
-            self.schedule,
+            self.strategy,
             update.batches,
             self.objective.loss_fn(update, sums),
             config.learner.optimizer.clip_norm,
@@ -145,7 +141,7 @@ class LearnerRank:
         per_update = {key: total.pop(key) / updates for key in ("loss", "grad_norm")}
         shape = {name: total.pop(f"batch/{name}") for name in ("tokens", "positions", "micro_batches", "over_budget")}
         metrics = {key: value / tokens for key, value in total.items()}
-        lr = float(self.schedule.get_last_lr()[0])
+        lr = float(self.strategy.schedule.get_last_lr()[0])
         of_batches = {
             "tokens/computed": shape["tokens"],
             "batch/padding_share": 1 - shape["tokens"] / shape["positions"],

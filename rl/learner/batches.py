@@ -11,7 +11,7 @@ from rl.batch.packing import Item, pack, pack_ranks
 from rl.batch.sequences import ImageTable, MicroBatch, TrainingSample, collate, concatenate, split_by_tokens
 from rl.config.learner import LearnerConfig
 from rl.errors import ConfigError, DataError
-from rl.learner.step import most_over_ranks
+from rl.learner.ranks import most_over_ranks
 from rl.models.cost import cost_model
 from rl.models.policy import Policy
 

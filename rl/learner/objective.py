@@ -21,10 +21,12 @@ from rl.batch.sequences import MicroBatch
 from rl.config.train import TrainConfig
 from rl.errors import ConfigError
 from rl.learner.batches import in_step
-from rl.learner.fsdp import all_gather_values, all_reduce_sum, shard
+from rl.learner.build import load
+from rl.learner.fsdp import shard
+from rl.learner.ranks import all_gather_values, all_reduce_sum
 from rl.learner.samples import RolloutSample, advantages_of, ages_of, behaviour_of, priorities_of
 from rl.learner.step import LossFn
-from rl.models.policy import Policy, TokenScores, load_policy
+from rl.models.policy import Policy, TokenScores
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +58,7 @@ class Objective:
         self.temperature = config.rollout.sampling.temperature
         self.reference: Policy | None = None
         if self.loss_config.reference is not None:
-            self.reference = _load_reference(self.loss_config.reference.model or config.model, policy)
-            shard(self.reference, config.learner.fsdp, device)
+            self.reference = _load_reference(self.loss_config.reference.model or config.model, policy, config, device)
 
     def prepare(
         self, samples: Sequence[RolloutSample], batches: Sequence[MicroBatch], index: int, sequences: int
@@ -148,9 +149,9 @@ class Objective:
         return [values >= lowest for values in scores]
 
 
-def _load_reference(path: str, policy: Policy) -> Policy:
-    """A frozen model that scores the policy's tokens."""
-    reference = load_policy(path)
+def _load_reference(path: str, policy: Policy, config: TrainConfig, device: torch.device) -> Policy:
+    """A frozen model that scores the policy's tokens, sharded."""
+    reference, source = load(path, config.learner)
     reference.requires_grad_(False)
     words = [model.model.get_output_embeddings().weight.shape[0] for model in (reference, policy)]
     if words[0] != words[1] or reference.unsampled != policy.unsampled:
@@ -158,6 +159,7 @@ def _load_reference(path: str, policy: Policy) -> Policy:
             f"the reference {path} has {words[0]} tokens and the policy {words[1]}, or their vision tokens differ: the "
             "KL between them means nothing; set algo.loss.reference.model to a model with the policy's tokenizer"
         )
+    shard(reference, config.learner.fsdp, device, source)
     return reference
 
 

@@ -16,13 +16,15 @@ from rl.batch.sequences import ImageTable, MicroBatch
 from rl.config.base import save_config
 from rl.config.sft import SFTConfig
 from rl.learner.batches import MicroBatcher, in_step
+from rl.learner.build import build_strategy
 from rl.learner.export import export_hf
-from rl.learner.fsdp import all_reduce_sum, close_ranks, free_port, init_ranks, make_optimizer, shard
+from rl.learner.ranks import all_reduce_sum, close_ranks, free_port, init_ranks
 from rl.learner.step import optimizer_step
+from rl.learner.strategy import Strategy
 from rl.metrics.console import progress
 from rl.metrics.tracker import Tracker
 from rl.models.encoder import PromptEncoder
-from rl.models.policy import Policy, TokenScores, load_policy, set_trainable
+from rl.models.policy import Policy, TokenScores
 from rl.sft.data import SFTRow, batches, load_rows
 
 
@@ -47,21 +49,22 @@ def _train(rank: int, config: SFTConfig, address: str, port: int) -> None:
     device = init_ranks(rank, config.learner.ranks, address, port, config.learner)
     try:
         torch.manual_seed(config.seed)
-        policy = load_policy(config.model)
-        trained = set_trainable(policy, config.trainable)
+        learner = config.learner
+        strategy, trained = build_strategy(config.model, config.trainable, learner, config.steps, device)
+        model = strategy.policy.model
         encoder, images = PromptEncoder(config.model, config.data.prompts), ImageTable()
-        rows = load_rows(config.data.path, config.data, encoder, policy.model, images)
+        rows = load_rows(config.data.path, config.data, encoder, model, images)
         heldout = []
         if config.data.heldout:
             limit = config.data.heldout_rows
-            heldout = load_rows(config.data.heldout, config.data, encoder, policy.model, images, limit)
+            heldout = load_rows(config.data.heldout, config.data, encoder, model, images, limit)
         if rank == 0:
             save_config(config, Path(config.out) / "sft_config.yaml")
             print(f"sft {config.out}: {len(rows)} rows, {trained / 1e6:.2f}M parameters learn")
-        batcher = MicroBatcher(config.learner, policy, encoder.pad_id, device)
-        shard(policy, config.learner.fsdp, device)
-        _fit(rank, config, policy, rows, heldout, images, batcher)
-        export_hf(policy, config.model, config.out)
+        batcher = MicroBatcher(config.learner, strategy.policy, encoder.pad_id, device)
+        _fit(rank, config, strategy, rows, heldout, images, batcher)
+        export_hf(strategy, config.model, config.out)()
+        dist.barrier()
     finally:
         close_ranks()
 
@@ -69,14 +72,13 @@ def _train(rank: int, config: SFTConfig, address: str, port: int) -> None:
 def _fit(
     rank: int,
     config: SFTConfig,
-    policy: Policy,
+    strategy: Strategy,
     rows: list[SFTRow],
     heldout: list[SFTRow],
     images: ImageTable,
     batcher: MicroBatcher,
 ) -> None:
     samples = [row.sample for row in rows]
-    optimizer, schedule = make_optimizer(policy, config.learner.optimizer, config.steps)
     order = batches(rows, config.data.weights, config.batch_size, config.seed)
     tracker = Tracker.from_config(Path(config.out), config.tracker) if rank == 0 else None
     start = time.monotonic()
@@ -90,7 +92,7 @@ def _fit(
             def loss_fn(_: MicroBatch, scores: TokenScores, normaliser: int = normaliser) -> torch.Tensor:
                 return -scores.logprobs.sum() / normaliser
 
-            loss, norm = optimizer_step(policy, optimizer, schedule, micro, loss_fn, config.learner.optimizer.clip_norm)
+            loss, norm = optimizer_step(strategy, micro, loss_fn, config.learner.optimizer.clip_norm)
             tokens += sum(batch.tokens for batch in micro)
             bar.advance()
             if step % config.log_every == 0 or step == config.steps:
@@ -99,12 +101,12 @@ def _fit(
                 row = {
                     "loss": summed["loss"],
                     "grad_norm": norm,
-                    "lr": float(schedule.get_last_lr()[0]),
+                    "lr": float(strategy.schedule.get_last_lr()[0]),
                     "time_s": elapsed,
                     "tokens_per_s": summed["tokens"] / elapsed,
                 }
                 if heldout and (step % config.eval_every == 0 or step == config.steps):
-                    row |= exact_match(rank, config, policy, heldout, images, batcher)
+                    row |= exact_match(rank, config, strategy.policy, heldout, images, batcher)
                 if tracker:
                     tracker.log(step, row)
                     bar.describe(" ".join(f"{k} {v:.3g}" for k, v in row.items() if "accuracy" in k or k == "loss"))

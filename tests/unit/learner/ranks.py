@@ -11,27 +11,43 @@ import torch
 import torch.distributed as dist
 
 from rl.batch.sequences import ImageTable
-from rl.config.learner import LearnerConfig
+from rl.config.learner import LearnerConfig, LogitsConfig
 from rl.learner.batches import MicroBatcher
 from rl.learner.objective import token_logprobs
+from rl.models.freeze import set_trainable
 from tests.unit.learner.tiny import (
     cut,
+    from_folder,
     group_samples,
     objective_step,
     one_step,
     prepare,
     text_policy,
     text_samples,
+    update,
     vision_policy,
     vision_samples,
 )
 
 TEXT = {"blocks": ("blocks", "adamw"), "root": ("root", "adamw"), "muon": ("blocks", "muon")}
+SMALL_TILES = LogitsConfig(tile_mib=0.001)
+"""131 logits, of 40 a token."""
 TEXT_PARTS = [[[0, 1, 2]], [[3], [4, 6], [5]]]
 """Micro-batches of each rank: one against three."""
 VISION_PARTS = [[[0]], [[1], [2]]]
 """Only the first sequence has an image, so the second rank never sees one."""
 
+FROZEN = {"projector only": ["projector"], "language only": ["language"], "one matrix": ["*layers.1*.down_proj.*"]}
+"""Shards in which few parameters learn; on the second rank the projector runs over a blank image only."""
+
+MEMORY: dict[str, dict[str, Any]] = {
+    "recomputed": {"activation_checkpointing": True},
+    "offloaded": {"fsdp": {"cpu_offload": True}},
+    "built on meta": {"fsdp": {"meta_init": True}},
+    "all three": {"activation_checkpointing": True, "fsdp": {"cpu_offload": True, "meta_init": True}},
+}
+"""Settings that change where numbers are and not what they are."""
+ADAPTERS = {"lora": {}, "lora on meta": {"fsdp": {"meta_init": True}}}
 
 PLANNED = {"all text": 20, "own vision": 60}
 """Token budgets of packed micro-batches: several for each of two ranks, which plan for all samples or for their own."""
@@ -68,15 +84,31 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 """Losses that need numbers of all ranks before their first micro-batch."""
 
 
-def scenarios(parts: dict[str, list[list[int]]], model: str) -> dict[str, Any]:
-    """Parameters after one step of each scenario, and proximal logprobs, for this rank's micro-batches."""
+def scenarios(parts: dict[str, list[list[int]]], folder: str) -> dict[str, Any]:
+    """Parameters after one step of each scenario, and proximal logprobs, for this rank's micro-batches.
+
+    `folder` holds the models `text` and `vision`.
+    """
     results: dict[str, Any] = {}
     for name, (wrap, optimizer) in TEXT.items():
         policy = text_policy()
         results[name] = one_step(policy, cut(text_samples(policy), parts["text"]), 7, wrap, optimizer)
+    policy = text_policy(logits=SMALL_TILES)
+    results["tiles"] = one_step(policy, cut(text_samples(policy), parts["text"]), 7)
     policy = vision_policy()
     samples, images = vision_samples(policy)
     results["vision"] = one_step(policy, cut(samples, parts["vision"], images), 3)
+    for name, settings in MEMORY.items():
+        strategy = from_folder(f"{folder}/vision", **settings)
+        results[name] = update(strategy, cut(samples, parts["vision"], images), 3)
+    for name, settings in ADAPTERS.items():
+        torch.manual_seed(4)
+        strategy = from_folder(f"{folder}/vision", lora={"rank": 2}, **settings)
+        results[name] = update(strategy, cut(samples, parts["vision"], images), 3)
+    for name in FROZEN:
+        policy = vision_policy()
+        set_trainable(policy, FROZEN[name])
+        results[name] = one_step(policy, cut(samples, parts["vision"], images), 3)
     policy = text_policy()
     results["packed"] = one_step(policy, cut(text_samples(policy), parts["text"], packed=True), 7)
     for name in PLANNED:
@@ -86,7 +118,7 @@ def scenarios(parts: dict[str, list[list[int]]], model: str) -> dict[str, Any]:
     batches = cut(text_samples(policy), parts["text"])
     results["proximal"] = token_logprobs(policy, batches, 1.0)
     for name, loss in OBJECTIVES.items():
-        results[name] = objective_step(text_policy(), parts["text"], model, **loss)
+        results[name] = objective_step(text_policy(), parts["text"], f"{folder}/text", **loss)
     return results
 
 
@@ -99,6 +131,6 @@ def main(rank: int, world_size: int, folder: str) -> None:
         world_size=world_size,
         timeout=timedelta(seconds=40),
     )
-    results = scenarios({"text": TEXT_PARTS[rank], "vision": VISION_PARTS[rank]}, f"{folder}/model")
+    results = scenarios({"text": TEXT_PARTS[rank], "vision": VISION_PARTS[rank]}, folder)
     torch.save(results, Path(folder) / f"rank_{rank}.pt")
     dist.destroy_process_group()
