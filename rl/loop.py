@@ -77,6 +77,7 @@ class Loop:
         self._filtered = 0
         self._progress, self._stall_counts = time.monotonic(), True
         self._push: asyncio.Task[None] | None = None
+        self._writing: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def requeued(self) -> tuple[str, ...]:
@@ -203,8 +204,9 @@ class Loop:
                 await self._push
             self._push = self._spawn(self._publish(step, bundle, probe, row, len(batch)))
             await self._at_step_end(step)
-        if self._push is not None:
-            await self._push
+        for ending in (self._push, self._writing):
+            if ending is not None:
+                await ending
 
     async def _batch(self) -> list[ScoredGroup]:
         while True:
@@ -248,7 +250,10 @@ class Loop:
         if evaluate:
             await self.io.evaluate(self.pool, self.rewards, step)
         if save:
-            await self.io.checkpoint(step, self.learner, self.rewards, self.prompts, self.ledger, self.requeued)
+            if self._writing is not None:
+                await self._writing
+            parts = (self.learner, self.rewards, self.prompts, self.ledger, self.requeued)
+            self._writing = self._spawn(await self.io.checkpoint(step, *parts))
         self._stall_counts, self._progress = True, time.monotonic()
 
     # ---- watching -------------------------------------------------------------------------------------------------

@@ -89,7 +89,7 @@ async def _run(config: TrainConfig, found: tuple[Path, dict[str, Any]] | None) -
                 # What is still in flight would compete with the evaluation; it is on record, and a resume samples it.
                 await pool.each("abort", [admission.uid for admission in ledger.in_flight])
                 await io.evaluate(pool, rewards, config.steps)
-                await io.checkpoint(config.steps, learner, rewards, prompts, ledger, loop.requeued)
+                await (await io.checkpoint(config.steps, learner, rewards, prompts, ledger, loop.requeued))
             finally:
                 ledger.finish()
     except Exception as exc:

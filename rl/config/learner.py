@@ -21,6 +21,9 @@ class OptimizerConfig(StrictModel):
     eps: float = Field(1e-8, gt=0)
     weight_decay: float = Field(0.01, ge=0)
     clip_norm: float = Field(1.0, gt=0)
+    max_skipped_in_a_row: int = Field(0, ge=0)
+    """Updates with a loss or gradient that is not finite which may be left out, one after another, before the run
+    stops. `updates/skipped` counts them; their groups count as trained."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """`linear` and `cosine` fall to `final_lr_fraction` of lr at the last step."""
     warmup_steps: int = Field(0, ge=0)

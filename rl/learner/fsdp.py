@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ class Fsdp2:
         self.optimizer, self.schedule = make_optimizer(policy, config.optimizer, total_steps)
         self._writers: dist.ProcessGroup | None = None
 
-    def zero_grad(self) -> None:
+    def begin(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
 
     def backward(self, loss: torch.Tensor, last: bool) -> None:
@@ -47,16 +48,19 @@ class Fsdp2:
         # FSDP averages gradients over ranks; the interface asks for their sum.
         (loss * dist.get_world_size()).backward()
 
-    def gradient_norm(self) -> float:
+    def finish(self, clip_norm: float) -> float:
         _fill_missing_gradients(self.policy)
-        norm = nn.utils.get_total_norm([p.grad for p in self.policy.parameters() if p.grad is not None])
-        return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
-
-    def step(self, norm: float, clip_norm: float) -> None:
+        gradients = [p.grad for p in self.policy.parameters() if p.grad is not None]
+        total = nn.utils.get_total_norm(gradients)
+        norm = float(total.full_tensor() if hasattr(total, "full_tensor") else total)
+        if not math.isfinite(norm):
+            self.begin()
+            return norm
         if norm > clip_norm:
-            torch._foreach_mul_([p.grad for p in self.policy.parameters() if p.grad is not None], clip_norm / norm)
+            torch._foreach_mul_(gradients, clip_norm / norm)
         self.optimizer.step()
         self.schedule.step()
+        return norm
 
     def full_tensors(self) -> dict[str, torch.Tensor]:
         return full_tensors(self.policy, to_host=True)
