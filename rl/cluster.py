@@ -200,7 +200,8 @@ class LearnerGroup:
 
     def __init__(self, config: TrainConfig) -> None:
         learner = config.learner
-        actor = ray.remote(
+        remote: Any = ray.remote  # its stubs know no concurrency groups
+        actor = remote(
             num_cpus=learner.threads,
             num_gpus=learner.gpus_per_rank,
             concurrency_groups={_WRITING: 1},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rl.config.base import StrictModel
 
@@ -45,6 +45,15 @@ class FSDPConfig(StrictModel):
     default every rank reads it whole. For models that the hosts can't hold once per rank."""
 
 
+class DeepSpeedConfig(StrictModel):
+    """ZeRO (arXiv 1910.02054) as DeepSpeed does it."""
+
+    stage: Literal[2, 3] = 2
+    """2 spreads gradients and optimizer state over the ranks, 3 the parameters, too."""
+    param_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Dtype of forward and backward; master weights stay float32."""
+
+
 class LoraConfig(StrictModel):
     """Low-rank adapters (arXiv 2106.09685) on a frozen model; engines get the merged weights."""
 
@@ -67,10 +76,26 @@ class LearnerConfig(StrictModel):
     """0 runs on CPU over gloo; 1 runs on a GPU over NCCL."""
     tokens_per_microbatch: int = Field(6144, ge=1)
     """Padded tokens; a longer sequence gets a micro-batch of its own."""
+    strategy: Literal["fsdp2", "deepspeed"] = "fsdp2"
+    """What spreads the model over the ranks."""
     activation_checkpointing: bool = False
     """Keep each block's input alone and compute the rest again in the backward pass: a third more work, far less
     memory."""
     lora: LoraConfig | None = None
     """Train adapters in place of the model's own parameters."""
     fsdp: FSDPConfig = FSDPConfig()
+    deepspeed: DeepSpeedConfig = DeepSpeedConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+
+    @model_validator(mode="after")
+    def _settings_of_the_strategy(self) -> LearnerConfig:
+        if self.strategy == "fsdp2" and self.deepspeed != DeepSpeedConfig():
+            raise ValueError("strategy is fsdp2, so the deepspeed settings would be ignored; set strategy: deepspeed")
+        if self.strategy == "deepspeed" and self.fsdp != FSDPConfig():
+            raise ValueError("strategy is deepspeed, so the fsdp settings would be ignored; leave them out")
+        if self.strategy == "deepspeed" and self.optimizer.name == "muon":
+            raise ValueError(
+                "deepspeed flattens parameters, and muon needs their matrices; set optimizer.name: adamw or strategy: "
+                "fsdp2"
+            )
+        return self

@@ -55,7 +55,11 @@ class Strategy(Protocol):
         """
 
     def load(self, folder: Path) -> int:
-        """Restore what `save` wrote and return its version. See `rl.learner.checkpoint.load` for what is raised."""
+        """Restore what `save` wrote, by any number of ranks, and return its version.
+
+        Parameters, momenta, the place in the schedule and random state come from the folder; rates, betas and weight
+        decay stay those of this run's config. See `rl.learner.checkpoint.read` for what is raised.
+        """
 
 
 def make_strategy(
@@ -66,6 +70,10 @@ def make_strategy(
     Args:
         source: where rank 0 takes the numbers of a policy on the meta device from.
     """
+    if config.strategy == "deepspeed":
+        from rl.learner.zero import Zero
+
+        return Zero(policy, config, total_steps, device)
     from rl.learner.fsdp import Fsdp2
 
     return Fsdp2(policy, config, total_steps, device, source)
