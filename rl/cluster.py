@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 _ACTOR_CONCURRENCY = 4096
 """Calls that an asynchronous actor holds at once; admission bounds them long before."""
+_WRITING = "writing"
+"""A thread of its own in every learner rank, to wait for files while the rank trains."""
 _NOTICE_S = 60.0
 """How often a start that takes long says what it waits for."""
 _START_S = 1800.0
@@ -276,11 +278,13 @@ class LearnerGroup:
 
     def __init__(self, config: TrainConfig) -> None:
         learner = config.learner
-        actor = ray.remote(LearnerRank).options(
+        remote: Any = ray.remote  # its stubs know no concurrency groups
+        actor = remote(
             num_cpus=learner.threads,
             num_gpus=learner.gpus_per_rank,
+            concurrency_groups={_WRITING: 1},
             runtime_env={"env_vars": {"OMP_NUM_THREADS": str(learner.threads), "HF_HUB_OFFLINE": "1"}},
-        )
+        )(LearnerRank)
         self.ranks: list[Any] = [actor.remote(rank, config) for rank in range(learner.ranks)]
         self.cost = CostModel()
         """What a sequence costs the model; known after `start`."""
@@ -311,8 +315,14 @@ class LearnerGroup:
         metrics = await asyncio.gather(*(ref[0] for ref in refs))
         return metrics[0], refs[0][1], refs[0][2]
 
-    async def save(self, folder: str) -> None:
-        await self._all("save", folder)
+    async def save(self, folder: str, background: bool) -> None:
+        """Write a checkpoint; with `background` the files are complete when `written` returns."""
+        await self._all("save", folder, background)
+
+    async def written(self) -> None:
+        """Wait for the files of the last checkpoint, beside whatever else the learner does."""
+        waits = [rank.written.options(concurrency_group=_WRITING).remote() for rank in self.ranks]
+        await asyncio.gather(*waits)
 
     async def load(self, folder: str) -> int:
         return (await self._all("load", folder))[0]

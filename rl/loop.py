@@ -79,6 +79,7 @@ class Loop:
         self._progress, self._stall_counts = time.monotonic(), True
         self._stopping = asyncio.Event()
         self._push: asyncio.Task[None] | None = None
+        self._writing: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def requeued(self) -> tuple[str, ...]:
@@ -212,8 +213,9 @@ class Loop:
                 await self._push
             self._push = self._spawn(self._publish(step, bundle, probe, row, len(batch)))
             await self._at_step_end(step)
-        if self._push is not None:
-            await self._push
+        for ending in (self._push, self._writing):
+            if ending is not None:
+                await ending
 
     async def _unless_stopped(self, batch: Coroutine[Any, Any, list[ScoredGroup]]) -> list[ScoredGroup] | None:
         """The batch, or None if the run is to stop."""
@@ -268,7 +270,10 @@ class Loop:
         if evaluate:
             await self.io.evaluate(self.pool, self.rewards, step)
         if save:
-            await self.io.checkpoint(step, self.learner, self.rewards, self.prompts, self.ledger, self.requeued)
+            if self._writing is not None:
+                await self._writing
+            parts = (self.learner, self.rewards, self.prompts, self.ledger, self.requeued)
+            self._writing = self._spawn(await self.io.checkpoint(step, *parts))
         self._stall_counts, self._progress = True, time.monotonic()
 
     # ---- watching -------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,12 +102,16 @@ class RunIO:
         prompts: OrderedPrompts,
         ledger: Ledger,
         requeued: Callable[[], Sequence[str]],
-    ) -> None:
-        """Write learner and driver state to `checkpoints/step_N`; a torn write never has that name."""
+    ) -> Coroutine[Any, Any, None]:
+        """Take learner and driver state at one moment; a torn write never has the name `checkpoints/step_N`.
+
+        Returns what to await for the complete checkpoint. With `checkpoint.background` training may go on meanwhile, as
+        long as the last checkpoint is complete before the next begins.
+        """
         root = Path(self.config.out) / CHECKPOINTS
         final = (root / f"step_{step:06d}").absolute()
         if final.exists():
-            return  # a run resumed at its last step: the checkpoint that it was restored from
+            return _nothing()  # a run resumed at its last step: the checkpoint that it was restored from
         partial = final.with_suffix(".partial")
         if partial.exists():
             shutil.rmtree(partial)
@@ -123,12 +127,20 @@ class RunIO:
             "rows": self.tracker.mark(step),
         }
         start = time.time()
-        await learner.save(str(partial))
+        await learner.save(str(partial), self.config.checkpoint.background)
+        self.timeline("learner", "checkpoint", start, time.time(), step)
+        return self._complete(learner, partial, final, state)
+
+    async def _complete(self, learner: LearnerGroup, partial: Path, final: Path, state: dict[str, Any]) -> None:
+        await learner.written()
         (partial / _STATE).write_text(json.dumps(state))
         partial.rename(final)
-        self.timeline("learner", "checkpoint", start, time.time(), step)
         for old in complete_checkpoints(Path(self.config.out))[: -self.config.checkpoint.keep]:
             shutil.rmtree(old)
+
+
+async def _nothing() -> None:
+    return None
 
 
 def complete_checkpoints(run: Path) -> list[Path]:

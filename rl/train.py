@@ -109,7 +109,7 @@ async def _run(config: TrainConfig, carried: Carried, found: tuple[Path, dict[st
                     # What is in flight would compete with the evaluation; it is on record, and a resume samples it.
                     await pool.each("abort", [admission.uid for admission in ledger.in_flight])
                     await io.evaluate(pool, rewards, config.steps)
-                await io.checkpoint(loop.version, learner, rewards, prompts, ledger, loop.requeued)
+                await (await io.checkpoint(loop.version, learner, rewards, prompts, ledger, loop.requeued))
             finally:
                 ledger.finish()
         if loop.version < config.steps:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rl.config.base import StrictModel
 
@@ -21,6 +21,9 @@ class OptimizerConfig(StrictModel):
     eps: float = Field(1e-8, gt=0)
     weight_decay: float = Field(0.01, ge=0)
     clip_norm: float = Field(1.0, gt=0)
+    max_skipped_in_a_row: int = Field(0, ge=0)
+    """Updates with a loss or gradient that is not finite which may be left out, one after another, before the run
+    stops. `updates/skipped` counts them; their groups count as trained."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """`linear` and `cosine` fall to `final_lr_fraction` of lr at the last step."""
     warmup_steps: int = Field(0, ge=0)
@@ -40,6 +43,15 @@ class FSDPConfig(StrictModel):
     meta_init: bool = False
     """Build the model without its numbers and send each rank its shards from rank 0, which alone reads the folder; by
     default every rank reads it whole. For models that the hosts can't hold once per rank."""
+
+
+class DeepSpeedConfig(StrictModel):
+    """ZeRO (arXiv 1910.02054) as DeepSpeed does it."""
+
+    stage: Literal[2, 3] = 2
+    """2 spreads gradients and optimizer state over the ranks, 3 the parameters, too."""
+    param_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Dtype of forward and backward; master weights stay float32."""
 
 
 class LoraConfig(StrictModel):
@@ -79,10 +91,26 @@ class LearnerConfig(StrictModel):
     max_sequence_tokens: int | None = Field(None, ge=1)
     """A sequence longer than this stops the run; none does when null."""
     logits: LogitsConfig = LogitsConfig()
+    strategy: Literal["fsdp2", "deepspeed"] = "fsdp2"
+    """What spreads the model over the ranks."""
     activation_checkpointing: bool = False
     """Keep each block's input alone and compute the rest again in the backward pass: a third more work, far less
     memory."""
     lora: LoraConfig | None = None
     """Train adapters in place of the model's own parameters."""
     fsdp: FSDPConfig = FSDPConfig()
+    deepspeed: DeepSpeedConfig = DeepSpeedConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+
+    @model_validator(mode="after")
+    def _settings_of_the_strategy(self) -> LearnerConfig:
+        if self.strategy == "fsdp2" and self.deepspeed != DeepSpeedConfig():
+            raise ValueError("strategy is fsdp2, so the deepspeed settings would be ignored; set strategy: deepspeed")
+        if self.strategy == "deepspeed" and self.fsdp != FSDPConfig():
+            raise ValueError("strategy is deepspeed, so the fsdp settings would be ignored; leave them out")
+        if self.strategy == "deepspeed" and self.optimizer.name == "muon":
+            raise ValueError(
+                "deepspeed flattens parameters, and muon needs their matrices; set optimizer.name: adamw or strategy: "
+                "fsdp2"
+            )
+        return self

@@ -25,6 +25,10 @@ class EngineConfig(StrictModel):
     enforce_eager: bool = False
     """No compilation and no CUDA graphs: starts faster, decodes slower on GPUs. Set it on CPU."""
     images_per_prompt: int = Field(1, ge=0)
+    deterministic: bool = False
+    """One sequence at a time and no prefix cache. What is sampled then follows from weights, prompt and seed alone; an
+    engine otherwise batches what happens to be in flight, and the order of its sums follows the batch. Slow: for tests
+    and for hunting differences between runs."""
 
 
 class SamplingConfig(StrictModel):

@@ -55,6 +55,15 @@ class SFTConfig(StrictModel):
     tracker: TrackerConfig = TrackerConfig()
 
     @model_validator(mode="after")
+    def _ranks_have_rows(self) -> SFTConfig:
+        if self.batch_size < self.learner.ranks:
+            raise ValueError(
+                f"batch_size {self.batch_size} is below learner.ranks {self.learner.ranks}; every rank needs a "
+                "sequence in every step: raise batch_size or lower learner.ranks"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _one_way_to_train(self) -> SFTConfig:
         if self.learner.lora is not None and self.trainable != ("all",):
             raise ValueError(

@@ -91,6 +91,8 @@ class CheckpointConfig(StrictModel):
     every: int | None = Field(None, ge=1)
     """Steps between checkpoints; one is always written at the end."""
     keep: int = Field(2, ge=1)
+    background: bool = True
+    """Go on training from a copy in host memory while the files are written."""
 
 
 class TrainConfig(StrictModel):

@@ -11,41 +11,42 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.optim.lr_scheduler import LambdaLR
 
 from rl.errors import CheckpointError
 from rl.learner import randomness
-from rl.models.policy import Policy
 
-_TRAINED = StateDictOptions(ignore_frozen_params=True)
+_WRITERS: dict[dist.ProcessGroup, dist.ProcessGroup] = {}
+"""For each learner's process group a second one of the same ranks, for the thread that writes."""
 
 
-def save(
-    folder: Path,
-    policy: Policy,
-    optimizer: torch.optim.Optimizer,
-    schedule: LambdaLR,
-    version: int,
-    background: dist.ProcessGroup | None = None,
-) -> Future[Any]:
-    """Copy all ranks' shards to host memory, then write them. Collective.
+def parts_of(
+    model: Mapping[str, Any], optimizer: Mapping[str, Any], schedule: LambdaLR, version: int
+) -> dict[str, Any]:
+    """The parts of a checkpoint. Names are those of the policy's parameters; tensors are whole, or shards as DTensors.
 
     Args:
-        background: a group of all ranks over gloo that nothing else uses. With it the call returns when the copy is
-            made, and a thread writes it; without it the call returns when the files are complete.
+        optimizer: `state` by name, and `param_groups` with names in `params`, as torch's `get_state_dict` makes them.
+    """
+    place = {key: value for key, value in schedule.state_dict().items() if key != "lr_lambdas"} | {"lr_lambdas": [None]}
+    return {"model": model, "optimizer": optimizer, "schedule": place, "version": version}
+
+
+def write(folder: Path, parts: dict[str, Any], background: bool) -> Future[Any]:
+    """Copy this rank's parts to host memory, with its random state, then write them. Collective.
+
+    Args:
+        background: return when the copy is made, and let a thread write it.
 
     Returns:
-        What is done, or raises CheckpointError, once the files are complete.
+        What is done, or raises, once the files are complete.
     """
-    state = _state(policy, optimizer, schedule, version)
-    state["random"] = {f"rank_{dist.get_rank()}": randomness.capture()}
-    if background is not None:
-        writing = dcp.async_save(state, checkpoint_id=str(folder), process_group=background)
+    state = parts | {"random": {f"rank_{dist.get_rank()}": randomness.capture()}}
+    if background:
+        writing = dcp.async_save(state, checkpoint_id=str(folder), process_group=_writers())
         assert isinstance(writing, Future)
         return writing
     done: Future[Any] = Future()
@@ -53,42 +54,37 @@ def save(
     return done
 
 
-def load(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, schedule: LambdaLR) -> int:
-    """Restore in place, resharding if the number of ranks changed; returns the version. Collective.
+def _writers() -> dist.ProcessGroup:
+    learner = dist.group.WORLD
+    assert learner is not None
+    if learner not in _WRITERS:
+        _WRITERS.clear()
+        _WRITERS[learner] = dist.new_group(backend="gloo")
+    return _WRITERS[learner]
 
-    Parameters, momenta and the place in the schedule come from the folder; rates, betas and weight decay stay those of
-    `optimizer` and `schedule`, so a run can be resumed with others. A rank that the writer had, too, takes up its
-    random state; further ranks keep theirs.
+
+def read(folder: Path, parts: dict[str, Any]) -> dict[str, Any]:
+    """Read into the tensors of `parts`, whatever number of ranks wrote, and return them with the rest. Collective.
+
+    A rank that the writer had, too, takes up its random state; further ranks keep theirs.
 
     Raises:
         CheckpointError: the folder is missing, torn, of another model, or of other trained parameters.
     """
     if not (folder / ".metadata").is_file():
         raise CheckpointError(f"{folder} holds no complete learner checkpoint (.metadata is missing)")
-    state = _state(policy, optimizer, schedule, 0)
     saved = dcp.FileSystemReader(str(folder)).read_metadata().state_dict_metadata
-    _check_parameters(folder, saved, state["model"])
+    _check_parameters(folder, saved, parts["model"])
     mine = f"rank_{dist.get_rank()}"
     if any(key.startswith(f"random.{mine}.") for key in saved):
-        state["random"] = {mine: randomness.capture()}
+        parts = parts | {"random": {mine: randomness.capture()}}
     try:
-        dcp.load(state, checkpoint_id=str(folder))
+        dcp.load(parts, checkpoint_id=str(folder))
     except (Exception, CheckpointException) as exc:  # torch derives the latter from BaseException
         raise CheckpointError(f"{folder} does not fit this run's model or optimiser: {exc}") from exc
-    settings = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-    set_state_dict(
-        policy,
-        optimizer,
-        model_state_dict=state["model"],
-        optim_state_dict=state["optimizer"],
-        options=StateDictOptions(ignore_frozen_params=True, strict=False),
-    )
-    for group, kept in zip(optimizer.param_groups, settings, strict=True):
-        group.update(kept)
-    go_to(schedule, int(state["schedule"]["last_epoch"]))
-    if "random" in state:
-        randomness.restore(state["random"][mine])
-    return int(state["version"])
+    if "random" in parts:
+        randomness.restore(parts["random"][mine])
+    return parts
 
 
 def go_to(schedule: LambdaLR, updates: int) -> None:
@@ -98,16 +94,6 @@ def go_to(schedule: LambdaLR, updates: int) -> None:
     for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
     schedule._last_lr = rates
-
-
-def _state(policy: Policy, optimizer: torch.optim.Optimizer, schedule: LambdaLR, version: int) -> dict[str, Any]:
-    model_state, optimizer_state = get_state_dict(policy, optimizer, options=_TRAINED)
-    # Second names of tied parameters, and those whose first name is a frozen one.
-    known = {name for name, _ in policy.named_parameters(remove_duplicate=False)}
-    trained = {name for name, parameter in policy.named_parameters() if parameter.requires_grad}
-    model_state = {name: tensor for name, tensor in model_state.items() if name in trained or name not in known}
-    place = {key: value for key, value in schedule.state_dict().items() if key != "lr_lambdas"} | {"lr_lambdas": [None]}
-    return {"model": model_state, "optimizer": optimizer_state, "schedule": place, "version": version}
 
 
 def _check_parameters(folder: Path, saved: Mapping[str, Any], model: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
 from rl.config.learner import FSDPConfig, LearnerConfig
 from rl.learner import checkpoint
 from rl.learner.activations import recompute
+from rl.learner.collectives import match_collectives
 from rl.learner.meta import materialise
 from rl.learner.optimizer import make_optimizer
 from rl.models.policy import Policy
@@ -35,10 +38,10 @@ class Fsdp2:
             recompute(blocks(policy))
         shard(policy, config.fsdp, device, source)
         self.policy = policy
+        self.optimizer: torch.optim.Optimizer
         self.optimizer, self.schedule = make_optimizer(policy, config.optimizer, total_steps)
-        self._writers: dist.ProcessGroup | None = None
 
-    def zero_grad(self) -> None:
+    def begin(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
 
     def backward(self, loss: torch.Tensor, last: bool) -> None:
@@ -47,28 +50,50 @@ class Fsdp2:
         # FSDP averages gradients over ranks; the interface asks for their sum.
         (loss * dist.get_world_size()).backward()
 
-    def gradient_norm(self) -> float:
+    def finish(self, clip_norm: float) -> float:
         _fill_missing_gradients(self.policy)
-        norm = nn.utils.get_total_norm([p.grad for p in self.policy.parameters() if p.grad is not None])
-        return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
-
-    def step(self, norm: float, clip_norm: float) -> None:
+        gradients = [p.grad for p in self.policy.parameters() if p.grad is not None]
+        total = nn.utils.get_total_norm(gradients)
+        norm = float(total.full_tensor() if hasattr(total, "full_tensor") else total)
+        if not math.isfinite(norm):
+            self.begin()
+            return norm
         if norm > clip_norm:
-            torch._foreach_mul_([p.grad for p in self.policy.parameters() if p.grad is not None], clip_norm / norm)
+            torch._foreach_mul_(gradients, clip_norm / norm)
         self.optimizer.step()
         self.schedule.step()
+        return norm
 
     def full_tensors(self) -> dict[str, torch.Tensor]:
         return full_tensors(self.policy, to_host=True)
 
     def save(self, folder: Path, version: int, background: bool = False) -> Future[Any]:
-        if background and self._writers is None:
-            self._writers = dist.new_group(backend="gloo")
-        writers = self._writers if background else None
-        return checkpoint.save(folder, self.policy, self.optimizer, self.schedule, version, writers)
+        return checkpoint.write(folder, self._parts(version), background=background)
 
     def load(self, folder: Path) -> int:
-        return checkpoint.load(folder, self.policy, self.optimizer, self.schedule)
+        parts = checkpoint.read(folder, self._parts(0))
+        groups = self.optimizer.param_groups
+        settings = [{key: value for key, value in group.items() if key != "params"} for group in groups]
+        set_state_dict(
+            self.policy,
+            self.optimizer,
+            model_state_dict=parts["model"],
+            optim_state_dict=parts["optimizer"],
+            options=StateDictOptions(ignore_frozen_params=True, strict=False),
+        )
+        for group, kept in zip(groups, settings, strict=True):
+            group.update(kept)
+        checkpoint.go_to(self.schedule, int(parts["schedule"]["last_epoch"]))
+        return int(parts["version"])
+
+    def _parts(self, version: int) -> dict[str, Any]:
+        options = StateDictOptions(ignore_frozen_params=True)
+        model, optimizer = get_state_dict(self.policy, self.optimizer, options=options)
+        # Second names of tied parameters, and those whose first name is a frozen one.
+        known = {name for name, _ in self.policy.named_parameters(remove_duplicate=False)}
+        trained = {name for name, parameter in self.policy.named_parameters() if parameter.requires_grad}
+        model = {name: tensor for name, tensor in model.items() if name in trained or name not in known}
+        return checkpoint.parts_of(model, optimizer, self.schedule, version)
 
 
 def shard(policy: Policy, config: FSDPConfig, device: torch.device, source: Policy | None = None) -> None:
@@ -88,29 +113,13 @@ def shard(policy: Policy, config: FSDPConfig, device: torch.device, source: Poli
     on_meta = any(parameter.is_meta for parameter in policy.parameters())
     if not on_meta:
         policy.to(device)
-    _match_collectives(policy)
+    match_collectives(policy)
     if config.wrap == "blocks":
         for block in blocks(policy):
             fully_shard(block, reshard_after_forward=config.reshard_after_forward, **settings)
     fully_shard(policy, reshard_after_forward=False, **settings)
     if on_meta:
         materialise(policy, source, device, torch.device("cpu") if config.cpu_offload else device)
-
-
-def _match_collectives(policy: Policy) -> None:
-    """Make every micro-batch, with an image or without, run the same modules forward and backward on all ranks."""
-    trained = [name for name, parameter in policy.named_parameters() if parameter.requires_grad]
-    in_tower = ["visual." in name for name in trained]
-    several = dist.get_world_size() > 1
-    # On one rank, too, a batch without an image has nothing to differentiate where only the tower learns.
-    policy.vision_always = several or (bool(trained) and all(in_tower))
-    if several and any(in_tower):
-        # From an image gradients pass through the whole language model, frozen or not; so they must from text.
-        policy.model.get_input_embeddings().register_forward_hook(_require_grad)
-
-
-def _require_grad(module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
-    return output if output.requires_grad or not torch.is_grad_enabled() else output.requires_grad_()
 
 
 def blocks(policy: nn.Module) -> list[nn.Module]:

@@ -19,7 +19,7 @@ from rl.algo.losses import load_loss
 from rl.algo.tokens import LossInputs
 from rl.batch.sequences import MicroBatch
 from rl.config.train import TrainConfig
-from rl.errors import ConfigError
+from rl.errors import ConfigError, DataError
 from rl.learner.batches import in_step
 from rl.learner.build import load
 from rl.learner.fsdp import shard
@@ -129,7 +129,13 @@ class Objective:
         if self.counted == "constant":
             return float(sequences * (self.loss_config.length_constant or self.config.rollout.sampling.max_tokens))
         trained = float(sum(sample.tokens.trained_tokens for sample in samples))
-        return all_reduce_sum({"tokens": trained}, self.device)["tokens"]
+        total = all_reduce_sum({"tokens": trained}, self.device)["tokens"]
+        if total == 0:
+            raise DataError(
+                "an update has no token to train on: every completion is empty or the environment's; look at the "
+                "rollouts, or set algo.filters to drop such groups"
+            )
+        return total
 
     def _select(
         self, samples: Sequence[RolloutSample], batches: Sequence[MicroBatch], logprobs: Sequence[torch.Tensor]

@@ -42,5 +42,5 @@ def _encode(value: object) -> torch.Tensor:
     return torch.from_numpy(np.frombuffer(text.ljust(_BYTES), dtype=np.uint8).copy())
 
 
-def _decode(state: torch.Tensor) -> list:  # type: ignore[type-arg]
+def _decode(state: torch.Tensor) -> list:
     return json.loads(state.numpy().tobytes())

@@ -83,13 +83,5 @@ def most_over_ranks(count: int) -> int:
     return most
 
 
-def finite_everywhere(finite: bool) -> bool:
-    """Whether all ranks found their numbers finite, so that they decide alike."""
-    bad = torch.tensor(0 if finite else 1, device=_scalar_device())
-    if dist.get_world_size() > 1:
-        dist.all_reduce(bad)
-    return int(bad) == 0
-
-
 def _scalar_device() -> str:
     return "cuda" if "nccl" in dist.get_backend() else "cpu"

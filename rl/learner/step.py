@@ -6,6 +6,7 @@ number of ranks changes the update.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 
@@ -13,9 +14,11 @@ import torch
 
 from rl.batch.sequences import MicroBatch
 from rl.errors import DivergenceError
-from rl.learner.ranks import finite_everywhere, most_over_ranks
+from rl.learner.ranks import most_over_ranks
 from rl.learner.strategy import Strategy
 from rl.models.policy import TokenScores
+
+logger = logging.getLogger(__name__)
 
 LossFn = Callable[[MicroBatch, TokenScores], torch.Tensor]
 
@@ -40,7 +43,7 @@ def optimizer_step(
     """
     policy = strategy.policy
     rounds = most_over_ranks(len(batches))
-    strategy.zero_grad()
+    strategy.begin()
     total = 0.0
     for i in range(rounds):
         if i < len(batches):
@@ -48,13 +51,32 @@ def optimizer_step(
             total += loss.item()
         else:
             loss = policy(batches[-1], temperature, sampled).logprobs.sum() * 0.0
-        strategy.backward(loss, last=i == rounds - 1)
-    norm = strategy.gradient_norm()
-    if not finite_everywhere(math.isfinite(norm) and math.isfinite(total)):
-        strategy.zero_grad()
+        last = i == rounds - 1
+        if last and not math.isfinite(total):
+            loss = loss * math.nan  # the norm, which all ranks share, tells the others
+        strategy.backward(loss, last)
+    norm = strategy.finish(clip_norm)
+    if not math.isfinite(norm):
         raise DivergenceError(
             f"loss {total}, gradient norm {norm}: on some rank not finite, so the update was not made; lower the "
-            "learning rate, or resume from the last checkpoint"
+            "learning rate, resume from the last checkpoint, or allow learner.optimizer.max_skipped_in_a_row"
         )
-    strategy.step(norm, clip_norm)
     return total, norm
+
+
+class Skips:
+    """Updates with numbers that are not finite, left out up to a limit in a row. All ranks decide alike."""
+
+    def __init__(self, allowed: int) -> None:
+        self.allowed, self._in_a_row = allowed, 0
+
+    def made(self) -> None:
+        """An update was made."""
+        self._in_a_row = 0
+
+    def left_out(self, cause: DivergenceError) -> None:
+        """An update was not made. Raises `cause` when that is one too many."""
+        self._in_a_row += 1
+        if self._in_a_row > self.allowed:
+            raise cause
+        logger.warning("update left out (%d in a row, %d allowed): %s", self._in_a_row, self.allowed, cause)

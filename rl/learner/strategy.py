@@ -27,8 +27,8 @@ class Strategy(Protocol):
     schedule: LambdaLR
     """Moves with every update that is made."""
 
-    def zero_grad(self) -> None:
-        """Forget the gradients of this update."""
+    def begin(self) -> None:
+        """Before the first micro-batch of an update: no gradients are left from another."""
 
     def backward(self, loss: torch.Tensor, last: bool) -> None:
         """Add the gradients of one micro-batch: the sum over ranks of d loss, not the mean.
@@ -37,11 +37,13 @@ class Strategy(Protocol):
             last: this is the update's last micro-batch; gradients may travel between ranks now.
         """
 
-    def gradient_norm(self) -> float:
-        """The 2-norm of the update's gradient over all parameters and ranks, before clipping."""
+    def finish(self, clip_norm: float) -> float:
+        """Scale the gradient to a norm of at most `clip_norm` and update parameters and schedule.
 
-    def step(self, norm: float, clip_norm: float) -> None:
-        """Scale the gradient, of norm `norm`, to at most `clip_norm` and update parameters and schedule."""
+        Returns:
+            The 2-norm of the gradient before clipping, over all parameters and ranks. If it is not finite, no update is
+            made: parameters, optimizer and schedule are as before, and the gradients are forgotten.
+        """
 
     def full_tensors(self) -> dict[str, torch.Tensor]:
         """Every parameter, whole, under its name inside the Hugging Face model, in host memory; empty but on rank 0."""
@@ -53,7 +55,11 @@ class Strategy(Protocol):
         """
 
     def load(self, folder: Path) -> int:
-        """Restore what `save` wrote and return its version. See `rl.learner.checkpoint.load` for what is raised."""
+        """Restore what `save` wrote, by any number of ranks, and return its version.
+
+        Parameters, momenta, the place in the schedule and random state come from the folder; rates, betas and weight
+        decay stay those of this run's config. See `rl.learner.checkpoint.read` for what is raised.
+        """
 
 
 def make_strategy(
@@ -64,6 +70,10 @@ def make_strategy(
     Args:
         source: where rank 0 takes the numbers of a policy on the meta device from.
     """
+    if config.strategy == "deepspeed":
+        from rl.learner.zero import Zero
+
+        return Zero(policy, config, total_steps, device)
     from rl.learner.fsdp import Fsdp2
 
     return Fsdp2(policy, config, total_steps, device, source)

@@ -37,7 +37,10 @@ def add_adapters(policy: Policy, config: LoraConfig) -> int:
         raise ConfigError(f"learner.lora needs peft ({exc}); install the extra: pip install -e '.[lora]'") from exc
     model = policy.model
     settings = peft.LoraConfig(
-        r=config.rank, lora_alpha=config.alpha, lora_dropout=0.0, target_modules=_targets(model, config.targets)
+        r=config.rank,
+        lora_alpha=config.alpha,  # type: ignore[arg-type]  # any number works
+        lora_dropout=0.0,
+        target_modules=_targets(model, config.targets),
     )
     peft.inject_adapter_in_model(settings, model, adapter_name=_ADAPTER)
     total = 0

@@ -76,6 +76,8 @@ class VllmEngine:
                 "enable_chunked_prefill": False,
                 "max_num_batched_tokens": max(_CPU_BATCHED_TOKENS, config.max_model_len),
             }
+        if config.deterministic:
+            kwargs |= {"max_num_seqs": 1, "enable_prefix_caching": False}
         if config.kv_cache_mb is not None:
             kwargs["kv_cache_memory_bytes"] = config.kv_cache_mb << 20
         else:

@@ -15,11 +15,12 @@ import torch.distributed as dist
 from rl.batch.sequences import ImageTable, MicroBatch
 from rl.config.base import save_config
 from rl.config.sft import SFTConfig
+from rl.errors import DataError, DivergenceError
 from rl.learner.batches import MicroBatcher, in_step
 from rl.learner.build import build_strategy
 from rl.learner.export import export_hf
 from rl.learner.ranks import all_reduce_sum, close_ranks, free_port, init_ranks
-from rl.learner.step import optimizer_step
+from rl.learner.step import Skips, optimizer_step
 from rl.learner.strategy import Strategy
 from rl.metrics.console import progress
 from rl.metrics.tracker import Tracker
@@ -82,17 +83,25 @@ def _fit(
     order = batches(rows, config.data.weights, config.batch_size, config.seed)
     tracker = Tracker.from_config(Path(config.out), config.tracker) if rank == 0 else None
     start = time.monotonic()
-    tokens = 0
+    skips = Skips(config.learner.optimizer.max_skipped_in_a_row)
+    tokens = skipped = 0
     with progress(f"sft {Path(config.out).name}", config.steps, enabled=rank == 0) as bar:
         for step in range(1, config.steps + 1):
             chosen = [samples[i] for i in next(order)]
             normaliser = sum(sample.trained_tokens for sample in chosen)
+            if normaliser == 0:
+                raise DataError(f"step {step}: none of the batch's rows has a token to train on; check their solutions")
             micro = batcher.of_all(chosen, images, rank, config.learner.ranks)
 
             def loss_fn(_: MicroBatch, scores: TokenScores, normaliser: int = normaliser) -> torch.Tensor:
                 return -scores.logprobs.sum() / normaliser
 
-            loss, norm = optimizer_step(strategy, micro, loss_fn, config.learner.optimizer.clip_norm)
+            try:
+                loss, norm = optimizer_step(strategy, micro, loss_fn, config.learner.optimizer.clip_norm)
+                skips.made()
+            except DivergenceError as exc:
+                skips.left_out(exc)
+                loss, norm, skipped = 0.0, 0.0, skipped + 1
             tokens += sum(batch.tokens for batch in micro)
             bar.advance()
             if step % config.log_every == 0 or step == config.steps:
@@ -101,6 +110,7 @@ def _fit(
                 row = {
                     "loss": summed["loss"],
                     "grad_norm": norm,
+                    "updates/skipped": skipped,
                     "lr": float(strategy.schedule.get_last_lr()[0]),
                     "time_s": elapsed,
                     "tokens_per_s": summed["tokens"] / elapsed,

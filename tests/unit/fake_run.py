@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -42,6 +42,7 @@ class FakeRun:
         self.on_train: Callable[[int], Awaitable[None]] = _nothing
         self.on_fate: Callable[[dict[str, Any]], None] = lambda row: None
         self.on_push: Callable[[int], Awaitable[None]] = _nothing
+        self.on_written: Callable[[int], Awaitable[None]] = _nothing
         self.probe: Callable[[int], tuple[float, float, int]] = lambda version: (1e-6, 1e-5, version)
         self.shares: list[list[list[UpdateShare]]] = []
         self.tasks: list[PromptTask] = []
@@ -114,10 +115,13 @@ class FakeRun:
     async def _evaluate(self, pool: Any, rewards: Any, step: int) -> None:
         self.events.append(("evaluate", step, self.engine_version))
 
-    async def _checkpoint(
-        self, step: int, learner: Any, rewards: Any, prompts: Any, ledger: Ledger, requeued: Any
-    ) -> None:
+    async def _checkpoint(self, step: int, *parts: Any) -> Coroutine[Any, Any, None]:
         self.events.append(("checkpoint", step, self.engine_version))
+        return self._written(step)
+
+    async def _written(self, step: int) -> None:
+        await self.on_written(step)
+        self.events.append(("written", step))
 
 
 async def _nothing(_: Any) -> None:

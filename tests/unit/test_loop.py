@@ -9,7 +9,7 @@ import pytest
 
 import rl.loop
 from rl.config.train import CheckpointConfig, EvalDuringConfig
-from rl.errors import DivergenceError, EngineDeadError, EngineError, StarvationError, SyncError
+from rl.errors import CheckpointError, DivergenceError, EngineDeadError, EngineError, StarvationError, SyncError
 from rl.ledger import Admission
 from tests.unit.fake_run import FakeRun
 from tests.unit.groups import plain_grades
@@ -324,6 +324,36 @@ async def test_evaluations_and_checkpoints_when_due_and_after_the_push(tmp_path)
     # The last step's are made by `rl.train`, after the loop.
     assert [event for event in run.events if event[0] == "evaluate"] == [("evaluate", 3, 3)]
     assert [event for event in run.events if event[0] == "checkpoint"] == [("checkpoint", 2, 2), ("checkpoint", 4, 4)]
+
+
+async def test_training_goes_on_while_a_checkpoint_is_written(tmp_path):
+    """One is complete before the next is taken, and all are before the run ends."""
+    run = FakeRun(str(tmp_path))
+    trained = asyncio.Event()
+
+    async def on_train(version):
+        if version == 3:
+            trained.set()
+
+    async def on_written(step):
+        await trained.wait()  # for ever, if the third step waited for the files of the second
+
+    run.on_train, run.on_written = on_train, on_written
+    await complete(run, steps=6, checkpoint=CheckpointConfig(every=2))
+    order = [event[:2] for event in run.events if event[0] in ("train", "checkpoint", "written")]
+    assert order.index(("train", 3)) < order.index(("written", 2)) < order.index(("checkpoint", 4))
+    assert order.count(("written", 4)) == 1
+
+
+async def test_a_checkpoint_that_can_not_be_written_ends_the_run(tmp_path):
+    run = FakeRun(str(tmp_path))
+
+    async def on_written(step):
+        raise CheckpointError("disk full")
+
+    run.on_written = on_written
+    with pytest.raises(CheckpointError, match="disk full"):
+        await complete(run, steps=6, checkpoint=CheckpointConfig(every=2))
 
 
 async def test_silence_is_starvation(tmp_path):

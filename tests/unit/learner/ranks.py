@@ -122,6 +122,17 @@ def scenarios(parts: dict[str, list[list[int]]], folder: str) -> dict[str, Any]:
     return results
 
 
+def resumed_step(folder: str, start: str | None, end: str | None, parts: list[list[int]]) -> dict[str, torch.Tensor]:
+    """One update of a model that learns its last layer, from checkpoint `start` to checkpoint `end`."""
+    strategy = from_folder(f"{folder}/text", ["*layers.1.*"])
+    if start is not None:
+        strategy.load(Path(folder, start))
+    result = update(strategy, cut(text_samples(strategy.policy), parts), 7)
+    if end is not None:
+        strategy.save(Path(folder, end), 1, background=True).result()
+    return result
+
+
 def main(rank: int, world_size: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
@@ -132,5 +143,6 @@ def main(rank: int, world_size: int, folder: str) -> None:
         timeout=timedelta(seconds=40),
     )
     results = scenarios({"text": TEXT_PARTS[rank], "vision": VISION_PARTS[rank]}, folder)
+    resumed_step(folder, "one", "two", TEXT_PARTS[rank])
     torch.save(results, Path(folder) / f"rank_{rank}.pt")
     dist.destroy_process_group()

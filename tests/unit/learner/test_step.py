@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from rl.config.learner import LogitsConfig
-from rl.errors import DivergenceError
+from rl.errors import DataError, DivergenceError
 from rl.learner.fsdp import full_tensors
-from rl.learner.step import optimizer_step
+from rl.learner.step import Skips, optimizer_step
 from tests.unit.learner.tiny import OPTIMIZER, cut, gspo_loss, prepare, text_policy, text_samples
 
 pytestmark = pytest.mark.usefixtures("one_rank")
@@ -101,6 +101,47 @@ def test_a_loss_that_is_not_finite_changes_nothing(bad):
     # The run may go on from here: the next good update is a finite one.
     _, norm = optimizer_step(strategy, parts, good, OPTIMIZER.clip_norm)
     assert 0 < norm < float("inf")
+
+
+def test_a_loss_that_is_not_finite_over_gradients_that_are():
+    """As a penalty that overflows in a constant: the gradient alone would not tell."""
+    policy = text_policy()
+    strategy = prepare(policy)
+    before = {name: tensor.clone() for name, tensor in full_tensors(policy).items()}
+    good = gspo_loss(7)
+    first = [True, False]
+    with pytest.raises(DivergenceError, match="loss inf"):
+        optimizer_step(
+            strategy,
+            cut(text_samples(policy), PARTS["two"]),
+            lambda batch, scores: good(batch, scores) + (float("inf") if first.pop(0) else 0.0),
+            OPTIMIZER.clip_norm,
+        )
+    assert all(torch.equal(before[name], tensor) for name, tensor in full_tensors(policy).items())
+    assert strategy.optimizer.state == {}
+
+
+def test_a_rank_without_a_micro_batch_is_an_error():
+    with pytest.raises(DataError, match="a rank without a sequence to train on"):
+        optimizer_step(prepare(text_policy()), [], gspo_loss(7), OPTIMIZER.clip_norm)
+
+
+def test_skipped_updates_are_counted_in_a_row(caplog):
+    skips, cause = Skips(2), DivergenceError("loss nan")
+    for _ in range(2):
+        skips.left_out(cause)
+        skips.left_out(cause)
+        skips.made()
+    assert [record.message[:33] for record in caplog.records] == [
+        "update left out (1 in a row, 2 al",
+        "update left out (2 in a row, 2 al",
+    ] * 2
+    skips.left_out(cause)
+    skips.left_out(cause)
+    with pytest.raises(DivergenceError, match="loss nan"):
+        skips.left_out(cause)
+    with pytest.raises(DivergenceError):
+        Skips(0).left_out(cause)
 
 
 def test_a_gradient_that_is_not_finite_under_a_finite_loss():

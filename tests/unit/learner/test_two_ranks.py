@@ -21,9 +21,10 @@ from tests.unit.learner.ranks import (
     TEXT_PARTS,
     VISION_PARTS,
     main,
+    resumed_step,
     scenarios,
 )
-from tests.unit.learner.tiny import OPTIMIZER, text_policy, vision_policy
+from tests.unit.learner.tiny import OPTIMIZER, cut, from_folder, text_policy, text_samples, update, vision_policy
 
 Results = dict[str, Any]
 SECONDS = 90
@@ -35,8 +36,10 @@ def both(one_rank: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Resu
     folder = tmp_path_factory.mktemp("ranks")
     text_policy(seed=3).model.save_pretrained(folder / "text")
     vision_policy().model.save_pretrained(folder / "vision")
+    every = list(chain(*TEXT_PARTS))
+    resumed_step(str(folder), None, "one", every)
     processes = mp.spawn(main, args=(2, str(folder)), nprocs=2, join=False)
-    alone = scenarios({"text": list(chain(*TEXT_PARTS)), "vision": list(chain(*VISION_PARTS))}, str(folder))
+    alone = scenarios({"text": every, "vision": list(chain(*VISION_PARTS))}, str(folder))
     deadline = time.monotonic() + SECONDS
     try:
         while not processes.join(timeout=SECONDS):  # returns when any of them ends
@@ -45,6 +48,10 @@ def both(one_rank: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Resu
     finally:
         for process in processes.processes:
             process.kill()
+    alone["resumed"] = resumed_step(str(folder), "two", None, every)
+    strategy = from_folder(f"{folder}/text", ["*layers.1.*"])
+    for _ in range(3):
+        alone["straight"] = update(strategy, cut(text_samples(strategy.policy), every), 7)
     return alone, [torch.load(folder / f"rank_{rank}.pt", weights_only=True) for rank in range(2)]
 
 
@@ -115,6 +122,13 @@ def test_only_adapters_move(both):
                 assert torch.equal(tensor, start[plain]), key
     for key, tensor in alone["lora"].items():
         assert torch.equal(tensor, alone["lora on meta"][key]), key
+
+
+def test_checkpoints_are_resharded(both):
+    """One rank, then two, then one: each began from the checkpoint of the one before."""
+    alone, _ = both
+    for key, expected in alone["straight"].items():
+        torch.testing.assert_close(alone["resumed"][key], expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", FROZEN)

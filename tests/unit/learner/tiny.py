@@ -189,9 +189,9 @@ def learner_config(**learner: Any) -> LearnerConfig:
     return LearnerConfig.model_validate(learner | {"optimizer": OPTIMIZER.model_dump() | learner.get("optimizer", {})})
 
 
-def from_folder(path: str, **learner: Any) -> Strategy:
+def from_folder(path: str, trainable: Sequence[str] = ("all",), **learner: Any) -> Strategy:
     """As the learner starts: from a saved model."""
-    return build_strategy(path, ["all"], learner_config(**learner), 10, torch.device("cpu"))[0]
+    return build_strategy(path, trainable, learner_config(**learner), 10, torch.device("cpu"))[0]
 
 
 def rollouts(samples: Sequence[TrainingSample], versions: Sequence[int] = (2, 1, 0)) -> list[RolloutSample]:
