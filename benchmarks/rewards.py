@@ -1,59 +1,110 @@
-"""What does isolation cost, and what does hostile input cost the others?
+"""How fast are verifications with isolation, against math-verify without, and what does hostile input cost?
 
-On the traffic of `benchmarks/reward_traffic.py`, side by side in one run and round by round, on one core's worth of
-workers:
+On the traffic of `benchmarks/reward_traffic.py` (answers of an RL run on verifiable questions, most of them plain
+numbers or short expressions behind some hundred words of reasoning), side by side in one run and round by round:
 
-- `pool`: `rewards.RewardPool` with one worker, a deadline and a memory limit;
-- `direct`: math-verify called in this process, with no isolation and no time limit of its own;
-- `alarm`: the same with math-verify's own limit, a SIGALRM that only a main thread can use;
-- `executor`: math-verify in a `ProcessPoolExecutor` of one worker, whose worker nothing can kill;
-- `fork`: math-verify in a process forked for each call and killed at the deadline.
+- `pool`: `rewards.RewardPool` with one worker, a deadline and a memory limit; it gets whole completions;
+- `direct`: math-verify called in this process: parse, parse and verify, as its README has it, without isolation or any
+  limit; it gets the final answer, found for it, which is less work than the text;
+- `direct_text`: the same on the text behind the reasoning, where math-verify looks for the answer itself;
+- `alarm`: `direct` with math-verify's own time limits, alarms that only a main thread can use;
+- `executor`: `direct` in a `ProcessPoolExecutor` of one worker, which nothing kills when it hangs;
+- `fork`: `direct` in a process forked for each call and killed at the deadline.
 
-Then the pool again with a tenth of its traffic replaced by hostile texts, and E-SMILES keys on one core.
+The samples of a prompt often agree, and the pool remembers verdicts: `unrepeated` is `pool` and `direct` on as many
+prompts of one sample each. `poison` is the pool's throughput with a tenth of the completions replaced by the hostile
+texts of the conformance kit, against its throughput on the like without; `hang` is what one request that never ends
+costs beyond its deadline. Every pass has texts that the pool has not seen.
 
     python benchmarks/rewards.py [--groups 40] [--rounds 3]
 
-The last line printed is JSON. Latencies are of single calls, rates of whole batches.
+`per_core_s` is calls per processor second of all processes involved, `per_s` is per second; latencies are of single
+calls. Figures are medians over rounds, ratios of each round's own pair. The last line printed is JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
+import logging
 import multiprocessing
+import os
 import random
+import resource
 import statistics
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import psutil
-from reward_traffic import Request as Triple
-from reward_traffic import traffic
+if not __package__:  # run by its path: this script's folder would hide the package that has its name
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+import psutil
+
+from benchmarks.reward_traffic import Request as Triple
+from benchmarks.reward_traffic import traffic
 from rewards import Request, RewardPool, esmiles
 from rewards.conformance import hostile
-from rewards.extract import final_answer
+from rewards.extract import after_reasoning, final_answer
 from rl.metrics.tracker import environment
 
+SAMPLES = 16
 DEADLINE_S = 1.0
 POISON_SHARE = 0.1
-SLOW_CALLS = 100
-"""Calls of the ways that start a process each time."""
+FORKED_CALLS = 100
+SINGLE_CALLS = 200
+HANGS = 5
+EASY = Request("<answer>1</answer>", "1", "number")
+ESMILES = (  # the valid examples of the format's paper and of its public toolkit
+    "*c1ccccc1<sep><a>0:R[1]</a>",
+    "*C(O)=O<sep><a>0:<dum></a>",
+    "C1C=CC=CC=1<sep><r>0:R[1]</r><r>0:R[2]</r>",
+    "c1ccccc1<sep><r>0:L[1]R[1]</r><r>0:L[2]COR[2]</r><r>0:R[3]</r>",
+    "C1C=CC=C(*)C=1<sep><a>5:R[1]?n</a>",
+    "*c1cc(C)c(N2C(=O)C3C(C)=CC(C4CC(=O)N(*)C4=O)CC3C2=O)cc1C<sep>|Sg:n|",
+    "*C(O)c1cc(C(=O)N(*)*)cc(-c2*ccc*2)c1<sep><a>0:CF3</a><a>9:R[3]</a><a>10:R[2]</a><a>14:X</a><a>18:Y</a>"
+    "<r>1:R[1]?1-3</r>",
+    "*C(NC(*)(*)C(*)(*)*)C(=O)N(*)*<sep><a>0:R[1]</a><a>4:R[3]</a><a>5:R[2]</a><a>7:R[5]</a><a>8:R[4]</a><c>9:B</c>"
+    "<a>13:R[7]</a><a>14:R[6]</a>",
+    "Cn1nc2c(c1C(=O)N1CCCN(C(=O)[C@@H]3C[C@H]3[N+](=O)[O-])CC1)CCC2<sep>",
+    "<E-SMILES>OC(=O)c1cc(I)cc2c1OC(C(=O)O)C=C2</E-SMILES>",
+)
+HANGING = "def verify(completion, answer, *, prompt=None, sample=None):\n    while True:\n        pass\n"
 
 
-def math_verify(item: Triple, limit: int | None = None) -> bool:
-    """parse, parse and verify, as its README calls them; on the same extracted answer that ours grades."""
+@dataclass(frozen=True)
+class Way:
+    """One way to verify: all of a batch, and one request alone; `calls` bounds the batch of a slow way."""
+
+    many: Callable[[Sequence[Triple]], object]
+    one: Callable[[Triple], object]
+    calls: int | None = None
+
+
+def math_verify(item: Triple, limit: int | None = None, whole: bool = False) -> bool:
+    """Whether math-verify finds a completion right. It logs each call without a limit; the log is switched off."""
     from math_verify import parse, verify
 
     completion, gold, _ = item
-    answer = final_answer(completion)
-    if answer is None:
+    text = after_reasoning(completion) if whole else final_answer(completion)
+    if text is None:
         return False
-    want = parse(f"${gold}$", parsing_timeout=limit)
-    got = parse(f"${answer}$", parsing_timeout=limit)
-    return bool(verify(want, got, timeout_seconds=limit))
+    got = parse(text if whole else f"${text}$", parsing_timeout=limit)
+    return bool(verify(parse(f"${gold}$", parsing_timeout=limit), got, timeout_seconds=limit))
+
+
+def with_limit(item: Triple) -> bool:
+    return math_verify(item, 1)
+
+
+def on_text(item: Triple) -> bool:
+    return math_verify(item, whole=True)
 
 
 def in_fork(item: Triple) -> None:
@@ -66,31 +117,42 @@ def in_fork(item: Triple) -> None:
     process.close()
 
 
-def timed(call: Callable[[Any], object], items: Sequence[Any]) -> dict[str, Any]:
-    """Calls a second, and milliseconds of the median and the slowest hundredth call."""
-    times = []
-    for item in items:
-        start = time.perf_counter()
-        call(item)
-        times.append(time.perf_counter() - start)
-    return {"per_s": len(times) / sum(times), **quantiles(times)}
+def one_by_one(call: Callable[[Triple], object]) -> Way:
+    return Way(lambda items: [call(item) for item in items], call)
 
 
-def quantiles(seconds: Sequence[float]) -> dict[str, float]:
-    ordered = sorted(seconds)
-    return {
-        "p50_ms": round(1000 * ordered[len(ordered) // 2], 3),
-        "p99_ms": round(1000 * ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))], 3),
-    }
-
-
-def children_mb() -> float:
-    """Unique memory of this process's children, in MiB."""
-    return sum(child.memory_full_info().uss for child in psutil.Process().children(recursive=True)) / 2**20
-
-
-def to_requests(items: Sequence[Triple]) -> list[Request]:
+def requests(items: Sequence[Triple]) -> list[Request]:
     return [Request(completion, gold, kind) for completion, gold, kind in items]
+
+
+def cpu_s() -> float:
+    """Processor seconds of this process and all that it has started, the ended ones among them."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    alive = [child.cpu_times() for child in psutil.Process().children(recursive=True)]
+    return time.process_time() + ended.ru_utime + ended.ru_stime + sum(sum(times[:4]) for times in alive)
+
+
+def unique_mb(processes: Sequence[psutil.Process]) -> float:
+    return sum(process.memory_full_info().uss for process in processes) / 2**20
+
+
+def throughput(way: Way, items: Sequence[Triple]) -> dict[str, float]:
+    items = items[: way.calls]
+    cpu, start = cpu_s(), time.perf_counter()
+    way.many(items)
+    seconds = time.perf_counter() - start
+    return {"per_core_s": len(items) / (cpu_s() - cpu), "per_s": len(items) / seconds}
+
+
+def latency(way: Way, items: Sequence[Triple]) -> dict[str, float]:
+    """Milliseconds of the median and of the slowest hundredth call."""
+    times = []
+    for item in items[: way.calls]:
+        start = time.perf_counter()
+        way.one(item)
+        times.append(1000 * (time.perf_counter() - start))
+    times.sort()
+    return {"p50_ms": times[len(times) // 2], "p99_ms": times[int(0.99 * len(times))]}
 
 
 def poisoned(items: Sequence[Triple], seed: int) -> list[Triple]:
@@ -102,103 +164,123 @@ def poisoned(items: Sequence[Triple], seed: int) -> list[Triple]:
     ]
 
 
-def pool_round(pool: RewardPool, items: Sequence[Triple]) -> dict[str, Any]:
-    requests = to_requests(items)
-    start = time.perf_counter()
-    results = pool.score_many(requests)
-    seconds = time.perf_counter() - start
-    single = timed(lambda request: pool.score_many([request]), requests[: len(requests) // 4])
-    statuses = {status: sum(r.status == status for r in results) for status in {r.status for r in results}}
+def poison_round(pool: RewardPool, groups: int, seed: int) -> dict[str, Any]:
+    clean, mixed = traffic(groups, SAMPLES, seed + 1), poisoned(traffic(groups, SAMPLES, seed + 2), seed)
+    found: dict[str, Any] = {}
+    for name, items in (("clean", clean), ("mixed", mixed)):
+        batch = requests(items)
+        start = time.perf_counter()
+        results = pool.score_many(batch)
+        found[f"{name}_per_s"] = len(items) / (time.perf_counter() - start)
+        found[f"{name}_status"] = count(result.status for result in results)
+    return found
+
+
+def count(names: Any) -> dict[str, int]:
+    listed = list(names)
+    return {name: listed.count(name) for name in sorted(set(listed))}
+
+
+def hang_cost_ms() -> float:
+    """Milliseconds beyond the deadline that a request which never ends takes from its worker, restart included."""
+    with tempfile.TemporaryDirectory() as folder:
+        plugin = Path(folder) / "hanging.py"
+        plugin.write_text(HANGING)
+        with RewardPool(1, 0.1, preload=["number"], plugins={"hanging": str(plugin)}) as pool:
+            pool.score_many([EASY])
+            times = []
+            for _ in range(HANGS):
+                start = time.perf_counter()
+                late, after = pool.score_many(
+                    [Request("", "1", "hanging"), Request("<answer>1</answer>", "1", "number")]
+                )
+                times.append(time.perf_counter() - start - 0.1)
+                assert (late.status, after.value) == ("timeout", 1.0)
+    return round(1000 * statistics.median(times), 1)
+
+
+def esmiles_rate(seconds: float = 4.0) -> dict[str, float]:
+    """Keys a processor second of the published examples in turn; keys are not remembered."""
+    esmiles.key(ESMILES[0])
+    start, done = time.process_time(), 0
+    while time.process_time() - start < seconds:
+        assert all(esmiles.key(text) is not None for text in ESMILES)
+        done += len(ESMILES)
+    return {"keys_per_core_s": round(done / (time.process_time() - start)), "structures": len(ESMILES)}
+
+
+def measure(groups: int, rounds: int) -> dict[str, Any]:
+    before = unique_mb([psutil.Process()])
+    math_verify(("<answer>1</answer>", "1", ""))  # its imports are no part of any rate
+    memory = {"direct": unique_mb([psutil.Process()]) - before}
+    pool = RewardPool(workers=1, timeout_s=DEADLINE_S, preload=["math-expressions"])
+    isolated = psutil.Process().children(recursive=True)
+    executor = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+    executor.submit(math_verify, ("<answer>1</answer>", "1", "")).result()
+    ways = {
+        "pool": Way(lambda items: pool.score_many(requests(items)), lambda item: pool.score_many(requests([item]))),
+        "direct": one_by_one(math_verify),
+        "direct_text": one_by_one(on_text),
+        "alarm": one_by_one(with_limit),
+        "executor": Way(
+            lambda items: [job.result() for job in [executor.submit(math_verify, item) for item in items]],
+            lambda item: executor.submit(math_verify, item).result(),
+        ),
+        "fork": Way(lambda items: [in_fork(item) for item in items], in_fork, FORKED_CALLS),
+    }
+    figures: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
+    unrepeated: dict[str, list[dict[str, float]]] = {"pool": [], "direct": []}
+    poison = []
+    for turn in range(rounds):
+        seed = 10 * turn
+        items, others = traffic(groups, SAMPLES, seed), traffic(groups, SAMPLES, seed + 3)[:SINGLE_CALLS]
+        for name, way in ways.items():
+            figures[name].append(throughput(way, items) | latency(way, others))
+        alone = traffic(groups * SAMPLES // 4, 1, seed + 4)
+        for name, found in unrepeated.items():
+            found.append(throughput(ways[name], alone))
+        poison.append(poison_round(pool, groups, seed))
+        print(f"round {turn + 1}/{rounds}:", {name: round(found[-1]["per_s"]) for name, found in figures.items()})
+    spawned = [child for child in psutil.Process().children(recursive=True) if child not in isolated]
+    memory["pool"] = unique_mb([child for child in isolated if child.is_running()])
+    memory["executor"] = max(unique_mb([child]) for child in spawned)
+    pool.close()
+    executor.shutdown()
     return {
-        "per_s": len(requests) / seconds,
-        "p50_ms": single["p50_ms"],
-        "p99_ms": single["p99_ms"],
-        "status": statuses,
+        "ways": {name: medians(found) for name, found in figures.items()},
+        "pool_against": {name: ratio(figures["pool"], found) for name, found in figures.items() if name != "pool"},
+        "unrepeated": {name: medians(found) for name, found in unrepeated.items()}
+        | {"pool_against_direct": ratio(unrepeated["pool"], unrepeated["direct"])},
+        "memory_mb": {name: round(value, 1) for name, value in memory.items()},
+        "poison": {
+            "share": POISON_SHARE,
+            "throughput_kept": round(statistics.median(r["mixed_per_s"] / r["clean_per_s"] for r in poison), 3),
+            "rounds": poison,
+        },
     }
 
 
-def poison_round(pool: RewardPool, clean: Sequence[Triple], seed: int) -> dict[str, Any]:
-    """Honest completions graded a second, alone and among hostile ones: what the honest ones lose."""
-    mixed = poisoned(clean, seed)
-    start = time.perf_counter()
-    pool.score_many(to_requests(clean))
-    alone = len(clean) / (time.perf_counter() - start)
-    start = time.perf_counter()
-    results = pool.score_many(to_requests(mixed))
-    seconds = time.perf_counter() - start
-    return {
-        "clean_per_s": alone,
-        "mixed_per_s": len(mixed) / seconds,
-        "share_of_clean": len(mixed) / seconds / alone,
-        "slowest_status": {s: sum(r.status == s for r in results) for s in {r.status for r in results}},
-    }
+def medians(found: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {key: round(statistics.median(each[key] for each in found), 3) for key in found[0]}
 
 
-def esmiles_rate() -> float:
-    """Keys a second of E-SMILES with rings, substituents and abstract parts, none seen before."""
-    texts = [f"*c1ccc({'C' * (i % 7 + 1)}O)c{'N' * (i % 3)}c1<sep><a>0:R[{i}]</a>" for i in range(3000)]
-    start = time.perf_counter()
-    keys = [esmiles.key(text) for text in texts]
-    seconds = time.perf_counter() - start
-    assert sum(key is not None for key in keys) > len(texts) / 4
-    return len(texts) / seconds
+def ratio(ours: Sequence[dict[str, float]], theirs: Sequence[dict[str, float]]) -> float:
+    """Calls per processor second, ours by theirs."""
+    pairs = zip(ours, theirs, strict=True)
+    return round(statistics.median(a["per_core_s"] / b["per_core_s"] for a, b in pairs), 2)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--groups", type=int, default=40, help="prompts of 16 completions a round")
+    parser.add_argument("--groups", type=int, default=40, help="prompts of 16 samples a round")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in ("pool", "direct", "alarm", "executor", "fork")}
-    poison, memory = [], {}
-    pool = RewardPool(workers=1, timeout_s=DEADLINE_S, preload=["math-expressions"])
-    memory["pool"] = children_mb()
-    before = memory["pool"]
-    executor = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork"))
-    math_verify(("<answer>1</answer>", "1", ""))  # its imports are no part of any figure
-    executor.submit(math_verify, ("<answer>1</answer>", "1", "")).result()
-    memory["executor"] = children_mb() - before
-    for seed in range(args.rounds):
-        items = traffic(args.groups, 16, seed)
-        rounds["pool"].append(pool_round(pool, items))
-        rounds["direct"].append(timed(math_verify, items))
-        rounds["alarm"].append(timed(lambda item: math_verify(item, 1), items))
-        rounds["executor"].append(timed(lambda item: executor.submit(math_verify, item).result(), items))
-        rounds["fork"].append(timed(in_fork, items[:SLOW_CALLS]))
-        poison.append(poison_round(pool, items, seed))
-        print(f"round {seed + 1}/{args.rounds}: " + ", ".join(f"{n} {r[-1]['per_s']:.0f}/s" for n, r in rounds.items()))
-    pool.close()
-    executor.shutdown()
-    print(json.dumps(summary(rounds, poison, memory)))
-
-
-def summary(
-    rounds: dict[str, list[dict[str, Any]]], poison: Sequence[dict[str, Any]], memory: dict[str, float]
-) -> dict[str, Any]:
-    """Medians over rounds; ratios are medians of each round's own ratio."""
-    median = {
-        name: {key: round(statistics.median(r[key] for r in results), 3) for key in ("per_s", "p50_ms", "p99_ms")}
-        for name, results in rounds.items()
-    }
-    ratios = {
-        name: round(statistics.median(a["per_s"] / b["per_s"] for a, b in zip(rounds["pool"], results, strict=True)), 2)
-        for name, results in rounds.items()
-        if name != "pool"
-    }
-    return {
-        "benchmark": "rewards",
-        "per_core": median,
-        "pool_against": ratios,
-        "memory_mb": {name: round(value, 1) for name, value in memory.items()},
-        "poison": {
-            "share": POISON_SHARE,
-            "throughput_kept": round(statistics.median(r["share_of_clean"] for r in poison), 3),
-            "rounds": poison,
-        },
-        "pool_status": rounds["pool"][-1]["status"],
-        "esmiles_keys_per_s": round(esmiles_rate()),
-        "environment": environment(),
-    }
+    logging.getLogger("math_verify").setLevel(logging.CRITICAL)
+    found = measure(args.groups, args.rounds)
+    found |= {"hang_ms": hang_cost_ms(), "esmiles": esmiles_rate(), "load": os.getloadavg()[0]}
+    versions = {name: importlib.metadata.version(name) for name in ("math-verify", "sympy", "rdkit")}
+    settings = {"groups": args.groups, "samples": SAMPLES, "rounds": args.rounds, "deadline_s": DEADLINE_S}
+    print(json.dumps({"benchmark": "rewards", **settings, **found, "graders": versions, "environment": environment()}))
 
 
 if __name__ == "__main__":

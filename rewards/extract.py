@@ -47,7 +47,7 @@ def final_answer(completion: str) -> str | None:
     answers, rest = _answer_spans(text)
     found = answers + [box for piece in rest for box in boxed(piece)]
     found = [item.strip() for item in found if item.strip()]
-    if not found or len({_same_key(item) for item in found}) > 1:
+    if not found or _differ(found):
         return None
     return (answers[-1].strip() if answers and answers[-1].strip() else found[-1]) or None
 
@@ -56,7 +56,12 @@ def boxed(text: str) -> list[str]:
     r"""Contents of the balanced `\boxed{...}` of a text in order; of nested ones the outermost complete one."""
     spans: list[tuple[int, int]] = []  # disjoint, in order
     stack: list[int | None] = []  # start of a box's content, None for a plain brace
-    for token in _BRACES.finditer(text):
+    first = text.find("\\boxed")
+    if first < 0:
+        return []
+    while first and text[first - 1] == "\\":
+        first -= 1  # of two backslashes the second starts no command
+    for token in _BRACES.finditer(text, first):
         word = token.group()
         if word.startswith("\\boxed") and word.endswith("{"):
             stack.append(token.end())
@@ -134,5 +139,12 @@ def _answer_spans(text: str) -> tuple[list[str], list[str]]:
     return answers, rest
 
 
+def _differ(answers: list[str]) -> bool:
+    if len(answers) == 1:
+        return False
+    first = _same_key(answers[0])
+    return any(_same_key(answer) != first for answer in answers[1:])
+
+
 def _same_key(answer: str) -> str:
-    return re.sub(r"[\s$]+", "", unbox(answer))
+    return "".join(unbox(answer).split()).replace("$", "")

@@ -10,23 +10,23 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from rewards.expressions.limits import preorder
+from rewards.expressions import evaluate
+from rewards.expressions.tree_limits import measure, preorder
+from rewards.expressions.trees import NoScalar, to_scalar
 
 MAX_VERIFY_NODES = 120
 MAX_SIMPLIFY_NODES = 30
+MAX_VERIFY_DEGREE = 20
 MAX_DEGREE = 6
 MAX_SET_DEGREE = 3
-_DIGITS = 25
-_POINTS = (
-    (0.7310585786300049, 1.618033988749895),
-    (2.23606797749979, 0.5671432904097838),
-    (3.359885666243178, 0.2614972128476428),
-    (-1.2020569031595942, -0.9159655941772190),
-)
 
 
 def same(gold: Any, got: Any, tolerance: float = 0.0) -> bool:
     """Whether the tree of an answer equals that of the gold answer."""
+    if _undefined(gold) or _undefined(got):
+        return False
+    if gold == got:
+        return True
     if _unevaluated(gold) or _unevaluated(got):
         return bool(rebuilt(gold) == rebuilt(got))
     if not (_is_membership(gold) and _is_membership(got)):
@@ -42,51 +42,30 @@ def same(gold: Any, got: Any, tolerance: float = 0.0) -> bool:
         )
     if _holds_matrix(gold) or _holds_matrix(got):
         return bool(rebuilt(gold) == rebuilt(got))
+    if _is_collection(gold) or _is_collection(got):
+        return _same_collections(gold, got, tolerance)
     decided = by_numbers(gold, got, tolerance)
     return decided if decided is not None else _by_math_verify(gold, got, tolerance)
 
 
+def _undefined(tree: Any) -> bool:
+    """Holds a division by zero: `12:00` and `1:00` are both infinite, and not the same."""
+    import sympy
+
+    return bool(tree.has(sympy.zoo, sympy.nan))
+
+
 def by_numbers(gold: Any, got: Any, tolerance: float = 0.0) -> bool | None:
-    """Whether two scalar trees agree at some points; None where they have no value, or are no scalars."""
-    import sympy
-    from sympy.core.function import AppliedUndef
+    """Whether two scalar trees agree at some points; None where they have no value, or are no scalars.
 
-    if not (isinstance(gold, sympy.Expr) and isinstance(got, sympy.Expr)) or any(
-        tree.has(sympy.Sum, sympy.Product, sympy.MatrixExpr) or tree.atoms(AppliedUndef) for tree in (gold, got)
-    ):
-        return None
-    rounded = bool(gold.atoms(sympy.Float) or got.atoms(sympy.Float))
-    symbols = sorted(gold.free_symbols | got.free_symbols, key=str)
-    agreed = 0
-    for point in _POINTS:
-        at = {symbol: sympy.Float(point[0] + 0.3 * place * point[1], _DIGITS) for place, symbol in enumerate(symbols)}
-        gap = _relative_gap(gold, got, at, real=point[0] < 0)
-        if gap is None:
-            continue
-        if gap > (max(1e-6, tolerance) if rounded or tolerance else 1e-10):
-            return False
-        agreed += 1
-        if not symbols:
-            return True
-    return True if agreed == len(_POINTS) else None
-
-
-def _relative_gap(gold: Any, got: Any, at: dict[Any, Any], real: bool) -> float | None:
-    """|a - b| / max(|a|, |b|) at a point; None without finite values, or where `real` is asked for and they are not."""
-    import sympy
-
+    Values too large to work out are not the same: the trees are not, and nothing else could tell.
+    """
     try:
-        wanted, value = (sympy.N(tree.subs(at), _DIGITS) for tree in (gold, got))
-        if not (wanted.is_number and value.is_number and wanted.is_finite and value.is_finite):
-            return None
-        if real and not (wanted.is_real and value.is_real):
-            return None
-        gap, size = abs(wanted - value), max(abs(wanted), abs(value))
-        if size < 1e-18:
-            return 0.0 if gap < 1e-20 else None
-        return float(gap / size)
-    except Exception:  # evalf raises what it likes on what has no value here
+        return evaluate.equal(to_scalar(gold), to_scalar(got), tolerance)
+    except NoScalar:
         return None
+    except evaluate.TooBig:
+        return False
 
 
 def _is_relation(tree: Any) -> bool:
@@ -131,23 +110,18 @@ def _same_single(gold: Any, got: Any) -> bool:
     """Whether two relations of the form `a < b` say the same."""
     import sympy
 
-    if not all(isinstance(side, sympy.Expr) for side in (gold.lhs, gold.rhs, got.lhs, got.rhs)):
+    sides = (gold.lhs, gold.rhs, got.lhs, got.rhs)
+    if any(_holds_matrix(side) or not isinstance(side, sympy.Expr) for side in sides):
         return gold.rel_op == got.rel_op and same(gold.lhs, got.lhs) and same(gold.rhs, got.rhs)
     (wanted, kind), (found, other) = _to_zero(gold), _to_zero(got)
     if kind != other or wanted.free_symbols != found.free_symbols:
         return False
-    factors = []
-    symbols = sorted(wanted.free_symbols, key=str)
-    for point in _POINTS:
-        at = {symbol: sympy.Float(point[0] + 0.3 * place * point[1], _DIGITS) for place, symbol in enumerate(symbols)}
-        try:
-            a, b = (sympy.N(tree.subs(at), _DIGITS) for tree in (wanted, found))
-            factors.append(complex(a / b) if b and b.is_finite and a.is_finite else None)
-        except Exception:  # evalf raises what it likes on what has no value here
-            factors.append(None)
-    known = [factor for factor in factors if factor is not None and factor]
-    if len(known) >= 3 and all(abs(factor - known[0]) <= 1e-9 * abs(known[0]) for factor in known):
-        return kind in ("==", "!=") or (known[0].real > 0 and abs(known[0].imag) < 1e-9)
+    try:
+        factors = evaluate.ratios(to_scalar(wanted), to_scalar(found))
+    except NoScalar:
+        factors = []
+    if len(factors) >= 3 and all(abs(factor - factors[0]) <= 1e-9 * abs(factors[0]) for factor in factors):
+        return kind in ("==", "!=") or (factors[0].real > 0 and abs(factors[0].imag) < 1e-9)
     return kind in ("==", "!=") and _same_zeros(wanted, found)
 
 
@@ -193,7 +167,10 @@ def _is_simple(tree: Any) -> bool:
     bare = [side.replace(sympy.Abs, lambda inner: inner) for side in sides]
     if not all(side.is_polynomial(symbol) for side in bare) or sum(len(side.atoms(sympy.Abs)) for side in sides) > 2:
         return False
-    return all(sympy.degree(side, symbol) <= MAX_SET_DEGREE for side in bare if side.has(symbol))
+    try:
+        return all(sympy.degree(side, symbol) <= MAX_SET_DEGREE for side in bare if side.has(symbol))
+    except sympy.PolynomialError:  # a polynomial to SymPy's first look only: (x^2)^100
+        return False
 
 
 def _solution_set(tree: Any) -> Any:
@@ -246,11 +223,13 @@ def _worked_out(tree: Any) -> Any:
 def _by_math_verify(gold: Any, got: Any, tolerance: float) -> bool:
     from math_verify import verify
 
-    nodes = [sum(1 for _ in preorder(tree)) for tree in (gold, got)]
-    if max(nodes) > (MAX_SIMPLIFY_NODES if is_scalar(gold) and is_scalar(got) else MAX_VERIFY_NODES):
+    scalars = is_scalar(gold) and is_scalar(got)
+    sizes = [measure(tree, {}) for tree in (gold, got)]
+    large = max(size.nodes for size in sizes) > (MAX_SIMPLIFY_NODES if scalars else MAX_VERIFY_NODES)
+    if large or max(size.degree for size in sizes) > MAX_VERIFY_DEGREE:
         return bool(rebuilt(gold) == rebuilt(got))
-    if _is_finite(gold) and _is_finite(got):
-        return _same_elements(gold, got, tolerance)
+    if scalars and gold.free_symbols != got.free_symbols:
+        return False  # numbers have left it open, and variables that cancel out they would have seen
     digits = 6 if tolerance <= 0 else max(1, min(6, round(-math.log10(tolerance))))
     return bool(verify([gold], [got], float_rounding=digits, timeout_seconds=None, allow_set_relation_comp=True))
 
@@ -259,6 +238,61 @@ def is_scalar(tree: Any) -> bool:
     import sympy
 
     return isinstance(tree, sympy.Expr)
+
+
+def _is_collection(tree: Any) -> bool:
+    import sympy
+
+    return isinstance(tree, (sympy.Set, sympy.Tuple))
+
+
+def _same_collections(gold: Any, got: Any, tolerance: float) -> bool:
+    """Sets, intervals and tuples; a value stands for the set of it, an open interval may be meant as a pair.
+
+    What is not the same part by part is worked out by SymPy only where it holds no variables: whether one lies in an
+    interval has no bound in time.
+    """
+    import sympy
+
+    gold, got = (tree if _is_collection(tree) else sympy.FiniteSet(tree) for tree in (gold, got))
+    intervals = [tree for tree in (gold, got) if isinstance(tree, sympy.Interval)]
+    finite = [tree for tree in (gold, got) if _is_finite(tree)]
+    if len(finite) == 2:
+        return _same_elements(gold, got, tolerance)
+    if len(intervals) == 2:
+        kinds = [(tree.left_open, tree.right_open) for tree in intervals]
+        return kinds[0] == kinds[1] and _same_elements(*(_ends(tree) for tree in intervals), tolerance)
+    if intervals and finite:
+        sides = (_ends(gold), got) if gold is intervals[0] else (gold, _ends(got))
+        return bool(intervals[0].is_open) and _same_elements(*sides, tolerance)
+    if type(gold) is type(got) and _same_parts(gold, got, tolerance):
+        return True
+    if gold.free_symbols or got.free_symbols:
+        return bool(rebuilt(gold) == rebuilt(got))
+    return _by_math_verify(gold, got, tolerance)
+
+
+def _ends(interval: Any) -> Any:
+    import sympy
+
+    return sympy.Tuple(interval.start, interval.end)
+
+
+def _same_parts(gold: Any, got: Any, tolerance: float) -> bool:
+    """Whether two unions, or two intersections, are of the same parts in any order, or two differences in theirs."""
+    import sympy
+
+    if not isinstance(gold, (sympy.Union, sympy.Intersection, sympy.Complement)) or len(gold.args) != len(got.args):
+        return False
+    if isinstance(gold, sympy.Complement):
+        return all(same(a, b, tolerance) for a, b in zip(gold.args, got.args, strict=True))
+    left = list(got.args)
+    for part in gold.args:
+        match = next((place for place, other in enumerate(left) if same(part, other, tolerance)), None)
+        if match is None:
+            return False
+        del left[match]
+    return True
 
 
 def _is_finite(tree: Any) -> bool:
@@ -291,9 +325,14 @@ def _unevaluated(tree: Any) -> bool:
 
 def rebuilt(tree: Any) -> Any:
     """The tree with its sums and products flat and in order, as SymPy builds it; no function is worked out."""
+    import sympy
+
     if not getattr(tree, "args", ()) or hasattr(tree, "shape"):
         return tree
+    # Else SymPy would decide whether a relation holds, and multiply a binomial out.
+    kept = isinstance(tree, (sympy.core.relational.Relational, sympy.Function))
+    held = {"evaluate": False} if kept else {}
     try:
-        return tree.func(*(rebuilt(part) for part in tree.args))
+        return tree.func(*(rebuilt(part) for part in tree.args), **held)
     except Exception:  # a node that can't be built from its own parts stays as it is
         return tree

@@ -21,28 +21,65 @@ POINTS = 6
 POSITIVE_POINTS = 3
 MAX_BITS = 40_000
 MAX_EXPONENT = 10**6
+MAX_ROUNDED = 10**30
+MAX_COUNTED = 1_000
+_ROUNDING = frozenset(("abs", "floor", "ceil", "max", "min", "mod"))
 
 _local = threading.local()
 
 
 class Undefined(ArithmeticError):
-    """No finite value here, or one too large to work out."""
+    """No finite value here."""
+
+
+class TooBig(ArithmeticError):
+    """A value here is too large to work out."""
 
 
 def equal(gold: Scalar, prediction: Scalar, tolerance: float = 0.0) -> bool | None:
     """Whether two expressions have the same value for all values of their variables; None where that stays open.
 
     `tolerance` is relative to the gold value, for expressions without variables.
+
+    Raises:
+        TooBig: it stays open because of the size of the values.
     """
     symbols = sorted(gold.symbols | prediction.symbols)
     exact = gold.exact and prediction.exact
     real = not (gold.imaginary or prediction.imaginary)
+    principal = gold.principal and prediction.principal
     if not symbols:
-        return _same_at({}, gold, prediction, exact, real, tolerance)
-    verdicts = [_same_at(point, gold, prediction, exact, real, 0.0) for point in _points(tuple(symbols))]
+        return _same_at({}, gold, prediction, exact, real and not principal, tolerance)
+    verdicts: list[bool | None] = []
+    too_big: TooBig | None = None
+    for index, point in enumerate(_points(tuple(symbols))):
+        only_real = real and not (principal and index < POSITIVE_POINTS)
+        try:
+            verdicts.append(_same_at(point, gold, prediction, exact, only_real, 0.0))
+        except TooBig as error:
+            verdicts.append(None)
+            too_big = error
     if False in verdicts:
         return False
-    return True if all(verdicts[:POSITIVE_POINTS]) else None
+    if all(verdicts[:POSITIVE_POINTS]):
+        return True
+    if too_big is not None:
+        raise too_big
+    return None
+
+
+def ratios(gold: Scalar, prediction: Scalar) -> list[complex]:
+    """gold / prediction at those of the points where both have a value that is not 0."""
+    found = []
+    context = _mp(DIGITS)
+    for point in _points(tuple(sorted(gold.symbols | prediction.symbols))):
+        try:
+            wanted, got = (_as_mp(value_of(side.root, point), DIGITS) for side in (gold, prediction))
+            if wanted and got and context.isfinite(wanted / got):
+                found.append(complex(wanted / got))
+        except (ArithmeticError, ValueError):
+            continue
+    return found
 
 
 def _points(symbols: tuple[str, ...]) -> list[dict[str, Fraction]]:
@@ -70,7 +107,9 @@ def _same_at(
             return verdict
         # Undecided: the two are close, or small as a whole. A real difference stays when the precision doubles.
         finer_wanted, finer_got = value_of(gold.root, point, 2 * DIGITS), value_of(prediction.root, point, 2 * DIGITS)
-    except (Undefined, ArithmeticError, ValueError):
+    except TooBig:
+        raise
+    except (ArithmeticError, ValueError):
         return None
     gap, finer = abs(_mp(DIGITS).mpmathify(wanted) - got), abs(_mp(2 * DIGITS).mpmathify(finer_wanted) - finer_got)
     if not real or (not _is_complex(finer_wanted) and not _is_complex(finer_got)):
@@ -101,7 +140,8 @@ def value_of(node: Node, point: Mapping[str, Fraction], digits: int = DIGITS) ->
     """The value of an expression at a point: a Fraction where it is rational, else an mpf or mpc of so many digits.
 
     Raises:
-        Undefined: no finite value, or a power or factorial over the caps.
+        Undefined: no finite value.
+        TooBig: a number over the caps.
     """
     if node.op == "num":
         return node.value
@@ -110,6 +150,8 @@ def value_of(node: Node, point: Mapping[str, Fraction], digits: int = DIGITS) ->
     if node.op == "const":
         context = _mp(digits)
         return {"pi": +context.pi, "e": +context.e, "i": context.mpc(0, 1)}[node.name]
+    if node.op in ("sum", "prod"):
+        return _repeated(node, point, digits)
     args = [value_of(arg, point, digits) for arg in node.args]
     if node.op in ("add", "mul", "neg", "div"):
         return _arithmetic(node.op, args, digits)
@@ -118,7 +160,9 @@ def value_of(node: Node, point: Mapping[str, Fraction], digits: int = DIGITS) ->
     if node.op == "root":
         return _root(args[0], args[1], digits)
     if node.op in ("fact", "binom"):
-        return _counting(node.op, args)
+        return _counting(node.op, args, digits)
+    if node.op in _ROUNDING:
+        return _rounding(node.op, args, digits)
     return _function(node.op, args, digits)
 
 
@@ -134,9 +178,53 @@ def _arithmetic(op: str, args: list[Any], digits: int) -> Any:
     total = args[0]
     for arg in args[1:]:
         total = total + arg if op == "add" else total * arg
-    if isinstance(total, Fraction) and _bits(total) > MAX_BITS:
-        raise Undefined("too many digits")
+        if isinstance(total, Fraction) and _bits(total) > MAX_BITS:
+            raise TooBig("too many digits")
     return total
+
+
+def _repeated(node: Node, point: Mapping[str, Fraction], digits: int) -> Any:
+    """A sum or product over the whole numbers between two bounds."""
+    body, low, high = node.args
+    assert low.value is not None and high.value is not None
+    total: Any = Fraction(int(node.op == "prod"))
+    for index in range(int(low.value), int(high.value) + 1):
+        term = value_of(body, {**point, node.name: Fraction(index)}, digits)
+        total = _arithmetic("add" if node.op == "sum" else "mul", [total, term], digits)
+    return total
+
+
+def _rounding(op: str, args: list[Any], digits: int) -> Any:
+    """Absolute value, floor, ceiling, largest, smallest and remainder; all but the first of real numbers only."""
+    if op == "abs":
+        return abs(args[0])
+    args = [_real_if_close(arg) for arg in args]
+    if any(_is_complex(arg) for arg in args):
+        raise Undefined(f"{op} of a complex number")
+    if any(abs(arg) > MAX_ROUNDED for arg in args):
+        raise TooBig(f"{op} of a large number")
+    if op in ("max", "min"):
+        values = [_as_mp(arg, digits) for arg in args]
+        chosen = values.index(max(values) if op == "max" else min(values))
+        return args[chosen]
+    if op in ("floor", "ceil"):
+        return _whole(op, args[0], digits)
+    if args[1] == 0:
+        raise Undefined("division by zero")
+    quotient = _arithmetic("div", args, digits)
+    whole = _whole("floor", quotient, digits)
+    return _arithmetic("add", [args[0], _arithmetic("mul", [-whole, args[1]], digits)], digits)
+
+
+def _whole(op: str, value: Any, digits: int) -> Fraction:
+    """Floor or ceiling; a value of limited precision that is a whole number but for its last digits is that number."""
+    if isinstance(value, Fraction):
+        return Fraction(math.floor(value) if op == "floor" else math.ceil(value))
+    context = _mp(digits)
+    nearest = context.nint(value)
+    if abs(value - nearest) <= max(1, abs(value)) * context.mpf(10) ** (10 - digits):
+        return Fraction(int(nearest))
+    return Fraction(int(context.floor(value) if op == "floor" else context.ceil(value)))
 
 
 def _power(base: Any, exponent: Any, digits: int) -> Any:
@@ -146,10 +234,10 @@ def _power(base: Any, exponent: Any, digits: int) -> Any:
             if base == 0 and exponent <= 0:
                 raise Undefined("a power of zero")
             if size * max(_bits(base), 1) > MAX_BITS:
-                raise Undefined("too many digits")
+                raise TooBig("too many digits")
             return base ** int(exponent)
         if size > MAX_EXPONENT:
-            raise Undefined("too large an exponent")
+            raise TooBig("too large an exponent")
     if isinstance(base, Fraction) and isinstance(exponent, Fraction) and base > 0 and exponent.denominator <= 12:
         exact = _exact_root(base, exponent.denominator)
         if exact is not None:
@@ -158,7 +246,7 @@ def _power(base: Any, exponent: Any, digits: int) -> Any:
     if base == 0:
         raise Undefined("a power of zero")
     if abs(exponent) * (1 + abs(_mp(15).log(base))) > MAX_EXPONENT:
-        raise Undefined("too large a power")
+        raise TooBig("too large a power")
     return _real_if_close(base**exponent)
 
 
@@ -178,11 +266,16 @@ def _root(base: Any, degree: Any, digits: int) -> Any:
     return _mp(digits).root(base, n)
 
 
-def _counting(op: str, args: list[Any]) -> Fraction:
-    if not all(isinstance(arg, Fraction) and arg.denominator == 1 and 0 <= arg <= 1000 for arg in args):
-        raise Undefined(f"{op} of what is no small whole number")
-    whole = [int(arg) for arg in args]
-    return Fraction(math.factorial(whole[0]) if op == "fact" else math.comb(whole[0], whole[1]))
+def _counting(op: str, args: list[Any], digits: int) -> Any:
+    """Factorials and binomials, of what is no whole number by the gamma function."""
+    if any(abs(arg) > MAX_COUNTED for arg in args):
+        raise TooBig(f"{op} of a large number")
+    if all(isinstance(arg, Fraction) and arg.denominator == 1 and arg >= 0 for arg in args):
+        whole = [int(arg) for arg in args]
+        return Fraction(math.factorial(whole[0]) if op == "fact" else math.comb(whole[0], whole[1]))
+    context = _mp(digits)
+    values = [_as_mp(arg, digits) for arg in args]
+    return _real_if_close(context.factorial(values[0]) if op == "fact" else context.binomial(*values))
 
 
 def _function(op: str, args: list[Any], digits: int) -> Any:
@@ -190,7 +283,7 @@ def _function(op: str, args: list[Any], digits: int) -> Any:
     value = _as_mp(args[0], digits)
     if abs(value) > MAX_EXPONENT:
         if op not in ("ln", "log", "atan"):
-            raise Undefined(f"{op} of a large number")
+            raise TooBig(f"{op} of a large number")
     if op in ("ln", "log"):
         if value == 0:
             raise Undefined("the logarithm of zero")

@@ -51,12 +51,17 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """A parsed expression. `exact` is False where it holds a decimal point, so that six digits of it count."""
+    """A parsed expression. `exact` is False where it holds a decimal point, so that six digits of it count.
+
+    With `principal`, powers of what is negative have their complex principal values where the variables are positive;
+    else, and where they are not, they have none.
+    """
 
     root: Node
     symbols: frozenset[str]
     exact: bool
     imaginary: bool
+    principal: bool = False
 
 
 def parse(text: str) -> Scalar:

@@ -14,6 +14,7 @@ from rewards.text import visible
 
 MAX_CHARS = 20_000
 MAX_SEGMENTS = 400
+MAX_BOXES = 100
 
 _BASE = 0xE000  # private use: one character stands for one piece of mathematics
 _HELD = re.compile("[\ue000-\ue3ff]")
@@ -77,6 +78,8 @@ def listed_boxes(text: str) -> str | None:
     contents = boxed(text)
     if len(contents) < 2:
         return contents[0].strip() if contents else None
+    if len(contents) > MAX_BOXES:
+        return None
     position = 0
     spans: list[tuple[int, int]] = []
     for content in contents:

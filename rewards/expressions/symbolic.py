@@ -6,11 +6,10 @@ is the pool's. Its removal of units is switched off as well: it takes `2t` for `
 
 from __future__ import annotations
 
-import logging
 from functools import lru_cache
 from typing import Any
 
-from rewards.expressions import comparison, limits
+from rewards.expressions import comparison, grammar, limits, tree_limits
 from rewards.expressions.latex import Expression
 
 
@@ -43,43 +42,15 @@ def _tree(body: str) -> tuple[Any, str]:
     if reason is not None:
         return None, reason
     try:
-        tree = _parse(body)
-        if limits.tree_too_large(tree) is None and not hasattr(tree, "shape") and comparison.is_scalar(tree):
+        tree = grammar.parse(body)
+        if comparison.is_scalar(tree):
             tree = comparison.rebuilt(tree)
+    except tree_limits.TooLarge as too_large:
+        return None, str(too_large)
     except Exception as exc:  # the grammar and its listeners raise what they like; a text that isn't LaTeX is no error
         return None, f"not read as LaTeX ({type(exc).__name__})"
-    reason = limits.tree_too_large(tree)
+    reason = tree_limits.too_large(tree)
     return (tree, "") if reason is None else (None, reason)
-
-
-def _parse(body: str) -> Any:
-    from latex2sympy2_extended.latex2sympy2 import NormalizationConfig, latex2sympy, normalize_latex
-    from math_verify.grader import should_treat_as_complex
-    from math_verify.parser import get_last_eq
-
-    _quiet()
-    config = NormalizationConfig(
-        basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
-    )
-    text = normalize_latex(body, config=config)
-
-    def read(latex: str) -> Any:
-        real = not should_treat_as_complex(latex)
-        return latex2sympy(latex, is_real=real, convert_degrees=False, normalization_config=None)
-
-    try:
-        return read(text)
-    except Exception:  # a chain such as a = b = c is not in the grammar, its last part is
-        last = get_last_eq(text)
-        if last == text:
-            raise
-        return read(last)
-
-
-def _quiet() -> None:
-    # Each call without a time limit logs a warning, and each unparsable answer a traceback.
-    logging.getLogger("math_verify").setLevel(logging.CRITICAL)
-    logging.getLogger("latex2sympy2_extended").setLevel(logging.CRITICAL)
 
 
 def warm_up() -> None:
@@ -95,6 +66,9 @@ def warm_up() -> None:
         (r"-2 \le x < 7", r"x \in [-2, 7)"),
         (r"x = 1 \pm \sqrt{5}", r"\{1 + \sqrt{5}, 1 - \sqrt{5}\}"),
         (r"x_{1} = 5, x_{2} = \sin 2x", r"(5, \log(x))"),
+        (r"(-3, \frac{1}{2})", r"\left\{ nan, |y|^{2}, 3!, \binom{x}{2} \right\}"),
+        (r"\sum_{k=1}^{9} \frac{k}{k+1}", r"f(2) \cdot x / y"),
+        (r"[-3, |x|) \cup (-1, 4]", r"\mathbb{R} \setminus \{0, -1\}"),
     )
     for gold, other in pairs:
         equivalent(Expression(gold), Expression(other))

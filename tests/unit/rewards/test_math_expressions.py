@@ -12,7 +12,7 @@ import pytest
 
 from rewards import score
 from rewards.base import RewardResult
-from rewards.expressions import evaluate, limits, scalar, structure
+from rewards.expressions import evaluate, grammar, scalar, structure, tree_limits, trees
 from rewards.expressions.latex import Expression, normalise
 from rewards.expressions.limits import too_complex, too_large
 from rewards.expressions.statement import listed_boxes, statement
@@ -83,6 +83,15 @@ HOSTILE = {
     "marks": "7" + "\u0301\u0315" * 9_000,
     "divisions in a row": "1" + "/3" * 40 + r" \pm 0",
     "divisions in a set": r"\{" + "x" + "/x" * 25 + ", |x|" + r"\}",
+    "products in functions in a set": r"\{" + r"\sin 2" * 25 + r"x, |x|\}",
+    "cancelling sums in sums in a set": r"\{\sin(\sqrt 2 - \sqrt 2 + " * 7 + "1" + ")" * 7 + r", |x|\}",
+    "gamma": r"\Gamma(99999999999) + |x|",
+    "gamma of a half": r"\Gamma(\frac{99999999999}{2})",
+    "a large identity": r"\operatorname{eye}(100000)",
+    "ends of an interval": "[1" + "/3" * 40 + r", |x|) \cup (3, 4)",
+    "powers of powers for a substitution": r"\{{{x}^{4000}}^{4000}\}^{4000}|_{x=3^{4000}}",
+    "determinant": r"\begin{vmatrix}" + r"\\".join("&".join("abcdefg") for _ in range(7)) + r"\end{vmatrix}",
+    "common divisor": r"\gcd(\sin(10^{40}), \sqrt{2}^{4000}, \pi)",
     "words for variables": r"fort\sinis " + "fortis " * 12,
     "an unknown command": r"(7,6\maxyaxyaxyaxyaxyaxyaxyaxyaxyaxyaxyaxy)",
     "equal tuples": "((1, 2), |x|) = ((2, 1), |x|)",
@@ -146,11 +155,55 @@ def test_trees_that_must_not_be_evaluated() -> None:
 
     x, y = sympy.symbols("x y")
     big = sympy.Pow(2, sympy.Mul(3, sympy.Pow(10, 9, evaluate=False), evaluate=False), evaluate=False)
-    assert "power" in str(limits.tree_too_large(big))
-    assert "multiplied out" in str(limits.tree_too_large((x + y + 1) ** 80))  # C(82, 2) = 3321 terms
-    assert limits.tree_too_large((x + y + 1) ** 50) is None  # C(52, 2) = 1326
-    assert "factorial" in str(limits.tree_too_large(sympy.factorial(2000, evaluate=False)))
-    assert "100 terms" in str(limits.tree_too_large(sympy.Product(x, (x, 1, 1000))))
+    assert "power" in str(tree_limits.too_large(big))
+    assert "power" in str(tree_limits.too_large(sympy.Pow(x, 1001)))
+    assert "multiplied out" in str(tree_limits.too_large((x + y + 1) ** 80))  # C(82, 2) = 3321 terms
+    assert tree_limits.too_large((x + y + 1) ** 50) is None  # C(52, 2) = 1326
+    assert "factorial" in str(tree_limits.too_large(sympy.factorial(2000, evaluate=False)))
+    assert "100 terms" in str(tree_limits.too_large(sympy.Product(x, (x, 1, 1000))))
+    assert tree_limits.too_large(sympy.Product(x, (x, 1, 100))) is None
+
+
+def test_sums_and_products_in_each_other_are_counted_on_the_deepest_path() -> None:
+    import sympy
+
+    tree = sympy.Symbol("x")
+    for _ in range(6):
+        tree = sympy.sin(2 * sympy.cos(tree) + 1)
+    size = tree_limits.measure(tree, {})
+    assert (size.nested, size.nodes) == (12, 1 + 6 * 6)  # a level: sin, +, 1, *, 2, cos
+    with pytest.raises(tree_limits.TooLarge, match="nested"):
+        tree_limits.measure(2 * tree, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (r"|{-\frac{7}{2}}|", Fraction(7, 2)),
+        (r"\lfloor -\frac{7}{2} \rfloor", -4),
+        (r"\lceil \frac{7}{2} \rceil", 4),
+        (r"\lfloor \sqrt{2} \cdot \sqrt{2} \rfloor", 2),
+        (r"\max(3, 5)", 5),
+        (r"\sum_{k=1}^{4} k^2", 30),
+        (r"\prod_{k=1}^{4} k", 24),
+        (r"\sum_{k=1}^{3} \sum_{j=1}^{2} kj", 18),  # 6 * 3
+        (r"\log_2 8 + |x| - |x|", 3),
+        (r"\gcd(12, 18)", 6),
+    ],
+)
+def test_trees_by_value(text: str, expected: int | Fraction) -> None:
+    found = trees.to_scalar(grammar.parse(text))
+    assert evaluate.equal(scalar.parse(str(expected)), found) is True
+
+
+@pytest.mark.parametrize("text", [r"\infty", r"[1, 2]", "f(x)", r"\int x dx", r"\sum_{k=1}^{n} k"])
+def test_trees_without_a_value(text: str) -> None:
+    with pytest.raises(trees.NoScalar):
+        trees.to_scalar(grammar.parse(text))
+
+
+def test_a_statement_is_no_truth_value() -> None:
+    assert full(r"\{1\} \subset \{1, 2\}", r"\{5\} \subset \{5, 6\}").value != 1.0
 
 
 @pytest.mark.parametrize(
@@ -277,13 +330,18 @@ def test_what_has_two_readings_is_left_to_the_grammar(text: str) -> None:
         (r"\sqrt{x^2}", "x", False),
         (r"\ln(x^2)", r"2\ln x", True),  # where both are defined
         ("(-1)^n", r"\cos(n\pi)", None),  # equal for whole n only
-        ("9^{9^{9^9}}", "5", None),
         ("1/3", "0.333333", True),
         ("1/3", "0.3333", False),
     ],
 )
 def test_evaluate(gold: str, prediction: str, expected: bool | None) -> None:
     assert evaluate.equal(scalar.parse(gold), scalar.parse(prediction)) is expected
+
+
+@pytest.mark.parametrize("text", ["9^{9^{9^9}}", "x^{10^6}", "e^{10^7}", r"\sin(10^7)", "1001!"])
+def test_what_is_too_large_is_told_from_what_has_no_value(text: str) -> None:
+    with pytest.raises(evaluate.TooBig):
+        evaluate.equal(scalar.parse(text), scalar.parse("5"))
 
 
 def test_structures() -> None:

@@ -1,0 +1,157 @@
+"""LaTeX to SymPy trees by latex2sympy2_extended, with the size of every part checked before the next is built from it.
+
+The converter leaves most operations unevaluated, but not all: it orders the elements of sets and compares the ends of
+intervals, and it works matrices, gamma functions and common divisors out. What it would work out is checked first, or
+refused where no final answer needs it.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from typing import Any
+
+from rewards.expressions import tree_limits
+
+MAX_DETERMINANT = 3
+_MATRIX_FUNCTIONS = """det eye rank trace tr rref nullspace norm cols rows eig eigen diagonalize eigenvals eigenvalues
+eigenvects eigenvectors svd SVD zeros ones diag hstack vstack orth ortho orthogonal orthogonalize"""
+_WORKED_OUT = frozenset(_MATRIX_FUNCTIONS.split())
+
+
+class Unreadable(ValueError):
+    """A construct that is not read."""
+
+
+def parse(latex: str) -> Any:
+    """The tree of a LaTeX text; no text is refused here for its length or nesting (see `limits.too_complex`).
+
+    Raises:
+        TooLarge: a part is too large to evaluate.
+        Exception: the grammar and its listeners raise what they like for what they can't read.
+    """
+    from latex2sympy2_extended.latex2sympy2 import NormalizationConfig, normalize_latex
+    from math_verify.parser import get_last_eq
+
+    _quiet()
+    config = NormalizationConfig(
+        basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
+    )
+    text = normalize_latex(latex, config=config)
+    try:
+        return _read(text)
+    except tree_limits.TooLarge:
+        raise
+    except Exception:  # a chain such as a = b = c is not in the grammar, its last part is
+        last = get_last_eq(text)
+        if last == text:
+            raise
+        return _read(last)
+
+
+def _read(text: str) -> Any:
+    from math_verify.grader import should_treat_as_complex
+    from sympy import Basic, MatrixBase
+
+    tree = _converter()(is_real=not should_treat_as_complex(text)).parse(text)
+    if not isinstance(tree, (Basic, MatrixBase)):
+        raise Unreadable(f"a {type(tree).__name__} is no expression")
+    return tree
+
+
+@cache
+def _converter() -> type:
+    """The converter's class, made at first use: its base needs SymPy and the grammar."""
+    import sympy
+    from latex2sympy2_extended.latex2sympy2 import _Latex2Sympy
+
+    class Checked(_Latex2Sympy):  # type: ignore[misc]
+        """Results of the rules through which every group, product, sum and power passes are measured."""
+
+        def __init__(self, is_real: bool) -> None:
+            super().__init__(is_real=is_real)
+            self.known: dict[Any, tree_limits.Size] = {}
+
+        def checked(self, tree: Any) -> Any:
+            if not isinstance(tree, list):  # the variable of a derivative
+                tree_limits.measure(tree, self.known)
+            return tree
+
+        def convert_add(self, add: Any) -> Any:
+            return self.checked(super().convert_add(add))
+
+        def convert_mp(self, mp: Any) -> Any:
+            return self.checked(super().convert_mp(mp))
+
+        def convert_exp(self, exp: Any) -> Any:
+            return self.checked(super().convert_exp(exp))
+
+        def convert_comma_elements(self, expr: Any) -> Any:
+            return _held_apart(super().convert_comma_elements(expr))
+
+        def convert_comma_elements_no_relation(self, expr: Any) -> Any:
+            return _held_apart(super().convert_comma_elements_no_relation(expr))
+
+        def convert_interval(self, expr: Any) -> Any:
+            _held_apart([self.convert_expr(end) for end in expr.expr()])
+            return super().convert_interval(expr)
+
+        def convert_binom(self, binom: Any) -> Any:
+            top, bottom = self.convert_expr(binom.upper), self.convert_expr(binom.lower)
+            return sympy.binomial(top, bottom, evaluate=False)
+
+        def convert_matrix(self, matrix: Any) -> Any:
+            return self.checked(super().convert_matrix(matrix))
+
+        def convert_comp(self, comp: Any) -> Any:
+            if comp.norm_group():
+                raise Unreadable("a norm")
+            if comp.det() and max(self.convert_matrix(comp.det()).shape) > MAX_DETERMINANT:
+                raise tree_limits.TooLarge(f"a determinant of over {MAX_DETERMINANT} rows")
+            return super().convert_comp(comp)
+
+        def convert_func(self, func: Any) -> Any:
+            normal = func.func_normal_single_arg() or func.func_normal_multi_arg()
+            name = normal.start.text[1:] if normal else ""
+            if name == "operatorname":
+                name = normal.func_operator_name.getText()
+            if name in _WORKED_OUT:
+                raise Unreadable(f"the function {name}")
+            if name in ("Gamma", "gamma") and func.func_normal_single_arg():
+                argument = func.func_single_arg() or func.func_single_arg_noparens()
+                value = sympy.gamma(self.convert_func_arg(argument), evaluate=False)
+                if func.supexpr():
+                    raise Unreadable("a power of the gamma function without brackets")
+                return value
+            return super().convert_func(func)
+
+        def convert_set_relation(self, expr: Any) -> Any:
+            if expr.SUBSET() or expr.SUPSET():
+                raise Unreadable("a statement that is true or false")
+            return super().convert_set_relation(expr)
+
+        def do_subs(self, expr: Any, at: Any) -> Any:
+            raise Unreadable("a substitution")
+
+        def handle_gcd_lcm(self, f: str, args: Any) -> Any:
+            if all(argument.is_Integer for argument in args):
+                return getattr(sympy, f)(args)
+            return sympy.Function(f)(*args)
+
+    return Checked
+
+
+def _held_apart(elements: list[Any]) -> list[Any]:
+    """Elements of a set, which will be put in order by their values: those of endless sums are not known in time."""
+    import sympy
+
+    endless = (sympy.Sum, sympy.Product, sympy.Integral, sympy.Limit, sympy.Derivative)
+    if len(elements) > 1 and any(element.has(*endless) for element in elements):
+        raise tree_limits.TooLarge("a sum, product, integral or limit within a list")
+    return elements
+
+
+def _quiet() -> None:
+    # Each call without a time limit logs a warning, and each unparsable answer a traceback.
+    logging.getLogger("math_verify").setLevel(logging.CRITICAL)
+    logging.getLogger("latex2sympy2_extended").setLevel(logging.CRITICAL)
