@@ -1,4 +1,4 @@
-"""`rl curate [profile | select | clean | report | merge]`; `rl curate CONFIG` profiles and selects in one go."""
+"""`rl curate`: clean, profile, select, format, report, merge; with a file, profile and select in one go."""
 
 from __future__ import annotations
 
@@ -60,6 +60,12 @@ def select(
 def clean(config: ConfigPath, overrides: Overrides = None, dry_run: DryRun = False) -> None:
     """Remove broken, repeated, leaked and guessable rows, with a reason for each."""
     execute("curate clean", config, overrides or [], dry_run=dry_run)
+
+
+@curate_app.command("format")
+def format_(config: ConfigPath, overrides: Overrides = None, dry_run: DryRun = False) -> None:
+    """Write a set in one reasoning format, as RL-172K, verl or TRL shards."""
+    execute("curate format", config, overrides or [], dry_run=dry_run)
 
 
 @curate_app.command("report")
