@@ -124,6 +124,8 @@ class ScoredGroup:
     """Ray reference to a `Group`."""
     rewards: tuple[float | None, ...]
     statuses: tuple[str, ...]
+    graded: tuple[float | None, ...] = ()
+    """What the graders said, before any filter masked or changed a reward."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from rl.batch.plan import UpdateShare
 from rl.config.train import TrainConfig
-from rl.data.store import OrderedPrompts
+from rl.data.store import OrderedPrompts, ProfileRequest, PromptSource
 from rl.ledger import Ledger
 from rl.loop import Loop
 from rl.records import GroupMeta
@@ -42,6 +42,8 @@ class FakeRun:
         self.probe: Callable[[int], tuple[float, float, int]] = lambda version: (1e-6, 1e-5, version)
         self.shares: list[list[list[UpdateShare]]] = []
         self.tasks: list[PromptTask] = []
+        self.prompts: PromptSource | None = None
+        """In place of a plain order."""
 
     def loop(self, **changes: Any) -> Loop:
         """The loop; `changes` go to the top level of the config."""
@@ -52,7 +54,7 @@ class FakeRun:
             SimpleNamespace(generate=self._generate, each=self._each, names=["rollout-0"]),  # type: ignore[arg-type]
             SimpleNamespace(score=self._score),  # type: ignore[arg-type]
             SimpleNamespace(train=self._train),  # type: ignore[arg-type]
-            OrderedPrompts(self.ids, seed=0),
+            self.prompts or OrderedPrompts(self.ids, seed=0),
             self.ledger,
             SimpleNamespace(  # type: ignore[arg-type]
                 start_clock=lambda: None,
@@ -61,6 +63,7 @@ class FakeRun:
                 step=self._step,
                 evaluate=self._evaluate,
                 checkpoint=self._checkpoint,
+                profile=self._profile,
             ),
         )
         return self.built
@@ -109,6 +112,10 @@ class FakeRun:
 
     async def _evaluate(self, pool: Any, rewards: Any, step: int) -> None:
         self.events.append(("evaluate", step, self.engine_version))
+
+    async def _profile(self, pool: Any, rewards: Any, request: ProfileRequest, step: int) -> dict[str, tuple[int, int]]:
+        self.events.append(("profile", step, self.engine_version))
+        return {name: (1, request.attempts) for name in request.ids}
 
     async def _checkpoint(
         self, step: int, learner: Any, rewards: Any, prompts: Any, ledger: Ledger, requeued: Any
