@@ -15,12 +15,15 @@ from typing import Any
 import ray
 
 from rl.config.data import PromptConfig
+from rl.config.endpoint import EndpointConfig
 from rl.config.learner import LearnerConfig
 from rl.config.rollout import RewardConfig, RolloutConfig
 from rl.config.train import TrainConfig
-from rl.errors import ConfigError, DataError, EngineDeadError, EngineError, StarvationError
+from rl.data.formats import OnBad
+from rl.errors import ConfigError, DataError, EndpointUnavailable, EngineDeadError, EngineError, StarvationError
 from rl.learner.actor import LearnerRank
 from rl.rewarding import RewardWorker, carry, mixture_of
+from rl.rollout.endpoint import EndpointPool
 from rl.rollout.vllm_engine import engine_environment
 from rl.rollout.worker import PromptTask, RolloutWorker
 
@@ -268,10 +271,28 @@ async def scoring_actors(
         await asyncio.gather(*(part.close() for part in (pool, client) if part is not None))
 
 
+@asynccontextmanager
+async def scoring_endpoint(
+    endpoint: EndpointConfig, rewards: RewardConfig, prompts: PromptConfig, dataset: str, on_bad: OnBad
+) -> AsyncIterator[tuple[EndpointPool, RewardClient, tuple[str, ...]]]:
+    """As `scoring_actors`, with a model behind an endpoint in place of rollout workers."""
+    pool = EndpointPool(endpoint, prompts, dataset, on_bad)
+    client: RewardClient | None = None
+    try:
+        ids, _, answer_types = await pool.catalogue(dataset)
+        client = RewardClient(rewards, answer_types)
+        await bring_up({"reward workers": client.ready()})
+        yield pool, client, ids
+    finally:
+        await asyncio.gather(*(part.close() for part in (pool, client) if part is not None))
+
+
 def failed_prompt(exc: BaseException) -> BaseException | None:
     """The remote cause if only one prompt failed, which is data; None if a part of the system did, which ends a run."""
     cause = describe_failure(exc)
-    one_prompt = isinstance(cause, DataError | EngineError) and not isinstance(cause, EngineDeadError)
+    one_prompt = isinstance(cause, DataError | EngineError) and not isinstance(
+        cause, EngineDeadError | EndpointUnavailable
+    )
     return cause if one_prompt else None
 
 

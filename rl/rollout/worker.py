@@ -22,7 +22,7 @@ from rl.config.rollout import EngineConfig, SamplingConfig
 from rl.data.formats import OnBad
 from rl.data.store import SampleStore
 from rl.models.encoder import EncodedPrompt, PromptEncoder
-from rl.records import Group, GroupMeta, Rollout, WeightBundle
+from rl.records import Group, GroupMeta, Rollout, Sample, WeightBundle
 from rl.rollout.engine import Engine, GenerateRequest, PushTimes
 from rl.rollout.vllm_engine import VllmEngine
 
@@ -120,21 +120,7 @@ class RolloutWorker:
             finished_s=time.time(),
             defects=() if task.checks is None else _defects(rollouts, task.checks),
         )
-        options = sample.extra.get("options")
-        scoring = ScoringTask(
-            texts=tuple("<think>" * prompt.opens_reasoning + r.text for r in rollouts),
-            answers=sample.answers,
-            answer_type=sample.answer_type,
-            prompt_type=sample.prompt_type,
-            problem=sample.problem,
-            options=tuple(options) if options is not None else None,
-            source=sample.source,
-            columns={
-                name: value
-                for name, value in sample.extra.items()
-                if value is not None and name not in NOT_FOR_GRADERS and _is_plain(value)
-            },
-        )
+        scoring = scoring_task(sample, tuple("<think>" * prompt.opens_reasoning + r.text for r in rollouts))
         group = Group(task.uid, task.sample_id, generated.prompt_ids, prompt.images, prompt.digests, rollouts)
         return meta, scoring, group
 
@@ -192,6 +178,25 @@ class RolloutWorker:
                 self._encoded.clear()
             self._encoded[key] = self.encoder.encode(self.stores[dataset][sample_id])
         return self._encoded[key]
+
+
+def scoring_task(sample: Sample, texts: tuple[str, ...]) -> ScoringTask:
+    """What a reward worker needs to grade these completions of a sample."""
+    options = sample.extra.get("options")
+    return ScoringTask(
+        texts=texts,
+        answers=sample.answers,
+        answer_type=sample.answer_type,
+        prompt_type=sample.prompt_type,
+        problem=sample.problem,
+        options=tuple(options) if options is not None else None,
+        source=sample.source,
+        columns={
+            name: value
+            for name, value in sample.extra.items()
+            if value is not None and name not in NOT_FOR_GRADERS and _is_plain(value)
+        },
+    )
 
 
 def _defects(rollouts: tuple[Rollout, ...], checks: FilterConfig) -> tuple[str | None, ...]:

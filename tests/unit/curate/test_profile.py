@@ -46,7 +46,7 @@ class Table:
         meta = GroupMeta(task.uid, task.sample_id, "chart", lengths, 9, stops, 0, 0, "w", 0.0, 1.0)
         return meta, (task.sample_id, first, task.n), None
 
-    async def score(self, scoring: Any) -> tuple[tuple[float | None, ...], tuple[str, ...]]:
+    async def score(self, scoring: Any, evaluation: bool) -> tuple[tuple[float | None, ...], tuple[str, ...]]:
         name, first, count = scoring
         values = self.rewards[name][first : first + count]
         return tuple(values), tuple("timeout" if value is None else "ok" for value in values)
