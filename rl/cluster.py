@@ -24,6 +24,7 @@ from rl.errors import ConfigError, DataError, EndpointUnavailable, EngineDeadErr
 from rl.learner.actor import LearnerRank
 from rl.rewarding import RewardWorker, carry, mixture_of
 from rl.rollout.endpoint import EndpointPool
+from rl.rollout.questions import CompletionTask
 from rl.rollout.vllm_engine import engine_environment
 from rl.rollout.worker import PromptTask, RolloutWorker
 
@@ -150,6 +151,15 @@ class RolloutPool:
             return await meta, scoring, payload
         finally:
             self._load[i] -= task.n
+
+    async def complete(self, task: CompletionTask) -> tuple[str, str, int]:
+        """Text, finish reason and length of a completion, see `RolloutWorker.complete`."""
+        i = self._load.index(min(self._load))
+        self._load[i] += 1
+        try:
+            return await self.actors[i].complete.remote(task)
+        finally:
+            self._load[i] -= 1
 
     async def each(self, method: str, *args: Any) -> list[Any]:
         """Call a method on every worker at once."""

@@ -156,20 +156,20 @@ def _reply(data: bytes, opens_reasoning: bool) -> Reply:
         choice = completion["choices"][0]
         message = choice["message"]
         content, reasoning = message.get("content"), message.get("reasoning_content") or message.get("reasoning")
+        reason = choice["finish_reason"]
         usage = completion.get("usage") or {}
         tokens = usage.get("completion_tokens") or 0
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as exc:
         raise JudgeError(f"the reply is no chat completion: {data[:80]!r}", retry=True) from exc
-    if not isinstance(content, str | None) or not isinstance(reasoning, str | None) or not (content or reasoning):
-        raise JudgeError("the reply is empty", retry=True)
+    if not isinstance(content, str | None) or not isinstance(reasoning, str | None) or not isinstance(reason, str):
+        raise JudgeError(f"the reply is no chat completion: {data[:80]!r}", retry=True)
     text = content or ""
     if reasoning:
         closed = "</think>" if text else ""  # without content it was cut off while it thought
         text = f"<think>{reasoning}{closed}{text}"
     elif opens_reasoning:
         text = "<think>" + text
-    reason = "length" if choice.get("finish_reason") == "length" else "stop"
-    return Reply(text, reason, tokens if isinstance(tokens, int) else 0)
+    return Reply(text, "length" if reason == "length" else "stop", tokens if isinstance(tokens, int) else 0)
 
 
 def image_part(data: bytes, max_pixels: int) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from rl.data.store import SampleStore
 from rl.models.encoder import EncodedPrompt, PromptEncoder
 from rl.records import Group, GroupMeta, Rollout, Sample, WeightBundle
 from rl.rollout.engine import Engine, GenerateRequest, PushTimes
+from rl.rollout.questions import CompletionTask
 from rl.rollout.vllm_engine import VllmEngine
 
 ENGINES: dict[str, type[Any]] = {"vllm": VllmEngine}
@@ -123,6 +124,27 @@ class RolloutWorker:
         scoring = scoring_task(sample, tuple("<think>" * prompt.opens_reasoning + r.text for r in rollouts))
         group = Group(task.uid, task.sample_id, generated.prompt_ids, prompt.images, prompt.digests, rollouts)
         return meta, scoring, group
+
+    async def complete(self, task: CompletionTask) -> tuple[str, str, int]:
+        """Text, finish reason and length of one completion of a question that is in no dataset."""
+        question = task.question
+        text = f"{question.system}\n{question.text}" if question.system else question.text
+        sample = Sample(str(task.uid), text, ("",), question.images, "general", "any", "question")
+        plain = self.encoder.prompts.model_copy(update={"think": "", "normal": "", "special_text": "neutralise"})
+        prompt = self.encoder.encode(sample, plain)
+        request = GenerateRequest(
+            f"complete-{task.uid}",
+            prompt.token_ids,
+            prompt.images,
+            1,
+            task.seed,
+            task.temperature,
+            task.max_tokens,
+            task.schema,
+        )
+        (rollout,) = (await self.engine.generate(request)).rollouts
+        text = "<think>" * prompt.opens_reasoning + self.encoder.decode(rollout.token_ids.tolist())
+        return text, rollout.finish_reason, len(rollout.token_ids)
 
     async def make_probe(self, tasks: list[PromptTask]) -> list[Group]:
         """Sample the fixed sequences of the probe and keep them; the learner gets the same."""

@@ -24,7 +24,7 @@ from tests.unit.rewards.judge_server import Call, Reply, serve
 
 pytestmark = pytest.mark.timeout(900)
 
-ATTEMPTS = 4
+ATTEMPTS = 2
 START_S = 400
 """A server that starts beside other work on two cores takes minutes."""
 TEMPLATE = (
@@ -98,7 +98,7 @@ def relay(url: str, call: Call, number: int) -> Reply:
 def test_a_flaky_endpoint_loses_no_attempt(paths: Paths, server: str, tmp_path: Path) -> None:
     out, file = tmp_path / "profiled", tmp_path / "profile.yaml"
     with serve(lambda call, number: relay(server, call, number)) as proxy:
-        endpoint = {"url": proxy.url, "model": "tiny", "concurrency": 8, "retries": 1, "backoff_s": 0}
+        endpoint = {"url": proxy.url, "model": "tiny", "concurrency": 8, "retries": 2, "backoff_s": 0}
         settings = {
             "command": "curate-profile",
             "policies": {"remote": {"endpoint": endpoint}},

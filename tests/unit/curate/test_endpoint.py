@@ -82,6 +82,8 @@ async def test_a_request_says_what_the_attempt_is() -> None:
         (message("so 4</think>4"), {"opens_reasoning": True}, "<think>so 4</think>4", "stop", 5),
         (message("4", "length", tokens=None), {}, "4", "length", 0),
         (message("4", "tool_calls"), {}, "4", "stop", 5),
+        (message("", tokens=1), {}, "", "stop", 1),  # a model may end at once; that is an attempt like any other
+        (message(None), {}, "", "stop", 5),
     ],
 )
 async def test_replies(reply: Reply, changes: dict[str, Any], text: str, reason: str, tokens: int) -> None:
@@ -98,8 +100,8 @@ async def test_replies(reply: Reply, changes: dict[str, Any], text: str, reason:
         Reply(raw=b"[]"),
         Reply(raw=b'{"choices": []}'),
         Reply(raw=b'{"choices": [{"message": "x"}]}'),
-        message(""),
-        message(None),
+        Reply(raw=b'{"choices": [{"message": {"content": "4"}}]}'),
+        message(["4"]),  # type: ignore[arg-type]
     ],
 )
 async def test_what_a_retry_may_mend_is_tried_again(bad: Reply) -> None:
