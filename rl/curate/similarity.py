@@ -22,11 +22,9 @@ class Similarity:
     """
 
     def __init__(self, folder: str) -> None:
-        import torch
         from transformers import AutoModel, AutoProcessor
 
-        self._torch = torch
-        self._model: Any = AutoModel.from_pretrained(folder).eval()
+        self._model: Any = AutoModel.from_pretrained(folder).eval().requires_grad_(False)
         self._processor: Any = AutoProcessor.from_pretrained(folder)
         self._most = int(self._model.config.text_config.max_position_embeddings)
 
@@ -37,11 +35,11 @@ class Similarity:
             DataError: the image can't be decoded.
         """
         picture = Image.fromarray(decode_image(image, PIXELS))
-        with self._torch.no_grad():
-            seen = self._model.get_image_features(**self._processor(images=picture, return_tensors="pt"))
-            return [float(np.dot(_direction(seen), self._text(text))) if text.strip() else 0.0 for text in texts]
+        seen = _direction(self._model.get_image_features(**self._processor(images=picture, return_tensors="pt")))
+        return [float(np.dot(seen, self.direction(text))) if text.strip() else 0.0 for text in texts]
 
-    def _text(self, text: str) -> np.ndarray:
+    def direction(self, text: str) -> np.ndarray:
+        """Unit vector of a text that is not empty: float64 [dimensions]."""
         pieces = self.pieces(text)
         settings = {"return_tensors": "pt", "padding": True, "truncation": True, "max_length": self._most}
         directions = self._model.get_text_features(**self._processor(text=pieces, **settings))
@@ -54,7 +52,7 @@ class Similarity:
         found: list[str] = []
         for sentence in re.split(r"(?<=[.!?;])\s+", text.strip()):
             longer = f"{found[-1]} {sentence}" if found else sentence
-            if found and len(self._processor.tokenizer(longer)["input_ids"]) <= self._most:
+            if found and len(self._processor.tokenizer(longer, verbose=False)["input_ids"]) <= self._most:
                 found[-1] = longer
             else:
                 found.append(sentence)

@@ -235,19 +235,19 @@ def test_a_broken_run_goes_on_without_asking_twice(tmp_path: Path) -> None:
 
 def test_an_endpoint_that_cannot_be_used(tmp_path: Path) -> None:
     figures(tmp_path / "figures.parquet")
-    with serve(lambda call, number: Reply(status=401, raw=b"who?")) as server:
-        with pytest.raises(EngineDeadError, match="check api_key_env"):
-            run(settings(server, tmp_path))
+    denied = serve(lambda call, number: Reply(status=401, raw=b"who?"))
+    with denied as server, pytest.raises(EngineDeadError, match="check api_key_env"):
+        run(settings(server, tmp_path))
 
 
 def test_nothing_left_is_an_error(tmp_path: Path) -> None:
     figures(tmp_path / "figures.parquet")
     with serve(answer) as server:
         config = settings(server, tmp_path, rules={"min_words": 500})
-        with pytest.raises(DataError, match="no figure of .* is left"):
+        with pytest.raises(DataError, match=r"no figure of .* is left"):
             run(config)
     (tmp_path / "bad.jsonl").write_text('{"raw_caption": "x"}\n')
-    with pytest.raises(DataError, match="holds no figure; .*missing image"):
+    with pytest.raises(DataError, match=r"holds no figure; .*missing image"):
         run(settings(server, tmp_path, figures=str(tmp_path / "bad.jsonl")))
 
 

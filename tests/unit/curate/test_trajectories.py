@@ -243,7 +243,7 @@ def test_without_models_that_judge(tmp_path: Path) -> None:
 
 def test_nothing_left_is_an_error(tmp_path: Path) -> None:
     write_samples([row("wrong", ROWS["wrong"])], tmp_path / "raw.parquet")
-    with serve(answer) as server, pytest.raises(DataError, match="no trajectory of .* is left"):
+    with serve(answer) as server, pytest.raises(DataError, match=r"no trajectory of .* is left"):
         run(settings(server, tmp_path))
     with pytest.raises(ConfigError, match=r"gain.model names the model 'x'"):
         settings(JudgeServer("http://127.0.0.1:1/v1", answer), tmp_path, gain={"model": "x"})
