@@ -52,7 +52,7 @@ class EndpointChat:
     ) -> Reply:
         """See `Chat`."""
         parts = await asyncio.to_thread(user_parts, question.text, question.images, self._max_pixels)
-        system = [{"role": "system", "content": question.system}] if question.system else []
+        system: list[dict[str, Any]] = [{"role": "system", "content": question.system}] if question.system else []
         messages = [*system, {"role": "user", "content": parts}]
         return await self._endpoint.chat(
             messages, temperature=temperature, max_tokens=max_tokens, seed=seed, schema=schema

@@ -25,6 +25,7 @@ from tests.unit.rewards.judge_server import Call, JudgeServer, Reply, serve
 pytestmark = pytest.mark.timeout(600)
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "curate"
+MATH = "Please reason step by step, and put your final answer within \\boxed{}."
 TYPES = {"stem": 10, "general": 8, "coding": 3, "science": 2, "spatial-reasoning": 1}
 
 
@@ -47,7 +48,7 @@ def candidates(tmp_path: Path) -> str:
     samples = []
     kinds = [kind for kind, count in TYPES.items() for _ in range(count)]
     for number, kind in enumerate(kinds):
-        problem = f"What is {number} + {3 * number + 1}? Please reason step by step, and put your final answer within \\boxed{{}}."
+        problem = f"What is {number} + {3 * number + 1}? {MATH}"
         answer = f"\\boxed{{{4 * number + 1}}}"
         samples.append(Sample(f"s{number}", problem, (answer,), (), kind, "number", "sums"))
     samples.append(samples[0].__class__("again", samples[3].problem, samples[3].answers, (), "stem", "number", "sums"))
