@@ -153,11 +153,16 @@ class RolloutPool:
             self._load[i] -= task.n
 
     async def complete(self, task: CompletionTask) -> tuple[str, str, int]:
-        """Text, finish reason and length of a completion, see `RolloutWorker.complete`."""
+        """Text, finish reason and length of a completion, see `RolloutWorker.complete`; raises the remote cause."""
         i = self._load.index(min(self._load))
         self._load[i] += 1
         try:
             return await self.actors[i].complete.remote(task)
+        except Exception as exc:
+            cause = describe_failure(exc)
+            if cause is exc:
+                raise
+            raise cause from exc
         finally:
             self._load[i] -= 1
 

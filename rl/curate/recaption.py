@@ -45,7 +45,7 @@ from rl.curate.captions import (
 from rl.curate.similarity import Similarity
 from rl.data.containers import iter_rows
 from rl.data.validate import RowError
-from rl.errors import DataError
+from rl.errors import DataError, EngineError
 from rl.metrics import html
 from rl.metrics.console import progress
 
@@ -151,7 +151,7 @@ async def _work(config: RecaptionConfig, rows: Sequence[Recaptioned], out: Path)
             try:
                 await _recaption(config, models, row)
             except Exception as exc:
-                row.leave_out("unanswered", refusal(exc))
+                row.leave_out("broken_image" if isinstance(exc, DataError) else "unanswered", refusal(exc))
 
         todo = [row for row in rows if row.reason is None]
         with progress("recaptioning", len(todo)) as meter:
@@ -222,6 +222,9 @@ async def _question(config: RecaptionConfig, rows: Sequence[Recaptioned], out: P
     ]
     with JudgePool(judge) as pool:
         results = await pool.ascore_many(requests)
+    failed = [result for result in results if result.value is None]
+    if failed and len(failed) == len(results):
+        raise EngineError(f"caption QA: no caption could be asked about; the first: {failed[0].detail}")
     for i, row in enumerate(todo):
         old, new = results[2 * i : 2 * i + 2]
         row.answered = (old.value, new.value)
@@ -244,6 +247,7 @@ def summarise(rows: Sequence[Recaptioned], bad: Sequence[tuple[str, str]]) -> di
         "similarity": _pair([row.similarity for row in kept if row.similarity]),
         "caption_qa": _pair(both),
         "caption_qa_figures": len(both),
+        "caption_qa_failed": sum(None in row.answered for row in kept if row.answered),
         "scores": {
             name: fmean(row.scores[name] for row in kept if row.scores)
             for name in ASPECTS

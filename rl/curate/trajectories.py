@@ -149,7 +149,7 @@ async def _work(config: TrajectoriesConfig, rows: Sequence[Trajectory], out: Pat
                     try:
                         await _judge(config, models, graders, row)
                     except Exception as exc:
-                        row.leave_out("unanswered", refusal(exc))
+                        row.leave_out("broken_image" if isinstance(exc, DataError) else "unanswered", refusal(exc))
 
                 with progress("trajectories", len(rows)) as meter:
                     missed = await work_off(rows, work, config.at_once, meter)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rl.data.containers import RawRow, iter_rows
-from rl.data.layouts import READERS, WRITERS
+from rl.data.layouts import READERS, WRITERS, write_verl
 from rl.data.schema import CORE_COLUMNS, EXTRA_COLUMNS, REQUIRED_COLUMNS, core_type, infer_schema, rows_to_table
 from rl.data.validate import BadRow, RowError, to_sample
 from rl.errors import DataError
@@ -158,6 +158,8 @@ def convert(
         raise DataError(f"{dst} is to be JSONL; give it the suffix .jsonl")
     if write_as in ("rl172k", "jsonl"):
         write_row: Callable[[Sample], dict[str, Any]] = sample_to_row
+    elif write_as == "verl":
+        write_row = _verl_writer()
     elif write_as in WRITERS:
         write_row = WRITERS[write_as]
     else:
@@ -165,6 +167,11 @@ def convert(
     rows = [write_row(sample) for sample in iter_samples(src, on_bad=on_bad, report=report, layout=read_as)]
     write_rows(rows, dst)
     return len(rows)
+
+
+def _verl_writer() -> Callable[[Sample], dict[str, Any]]:
+    numbers = itertools.count()
+    return lambda sample: write_verl(sample, index=next(numbers))
 
 
 def write_rows(rows: Sequence[Mapping[str, Any]], path: Path, shard_rows: int = SHARD_ROWS) -> list[Path]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 CARRIED = ("problem_type", "answer_type", "source", "prompt_type", "format_guidance")
 """Columns of ours that verl and TRL have no place for; written beside theirs, so that a round trip keeps them."""
+VERL_COLUMNS = ("data_source", "prompt", "images", "videos", "ability", "reward_model", "extra_info")
 WORKED = "worked_solution"
 """Our column `solution` in TRL rows, where `solution` is the gold that `trl.rewards.accuracy_reward` reads."""
 TRL_COLUMNS = ("prompt", "images", "image", "id", "problem", "solution", "answer", WORKED, *CARRIED)
@@ -34,7 +35,8 @@ DEFAULT_ANSWER_TYPE = "any"
 
 
 def read_verl(raw: RawRow) -> dict[str, Any]:
-    """A verl row. One that we wrote has everything of ours in `extra_info`; of another, `extra_info` is carried."""
+    """A verl row. One that we wrote has everything of ours in `extra_info`; of another, that and further columns are
+    carried."""
     values = raw.values
     info = _mapping(values, "extra_info", default={})
     reward = _mapping(values, "reward_model", default=None)
@@ -53,6 +55,7 @@ def read_verl(raw: RawRow) -> dict[str, Any]:
     }
     if ours:
         return row | dict(info.get("columns") or {})
+    row |= {name: value for name, value in values.items() if name not in (*VERL_COLUMNS, *CORE_COLUMNS)}
     row |= {"data_source": values.get("data_source"), "ability": values.get("ability")}
     return row | ({"extra_info": info} if info else {})
 

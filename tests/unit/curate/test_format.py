@@ -220,6 +220,7 @@ def test_foreign_rows_come_in_with_their_losses_counted(tmp_path: Path) -> None:
             "prompt": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 2?"}],
             "images": [],
             "videos": [{"video": "v.mp4"}],
+            "agent_name": "tool_agent",
             "reward_model": {"style": "model", "ground_truth": "\\boxed{4}"},
         },
     ]
@@ -227,7 +228,7 @@ def test_foreign_rows_come_in_with_their_losses_counted(tmp_path: Path) -> None:
     first, second = read_samples(run(settings(tmp_path / "verl.jsonl", tmp_path / "out", read_as="verl")))
     assert (first.problem, first.prompt_type, first.images) == ("<image>Find x.", "think", (picture,))
     assert first.extra["extra_info"]["index"] == 7 and first.extra["ability"] == "math"
-    assert (second.problem, second.answers) == ("2 + 2?", ("4",))
+    assert (second.problem, second.answers) == ("2 + 2?", ("4",)) and second.extra["agent_name"] == "tool_agent"
     report = json.loads((tmp_path / "out" / "format.json").read_text())
     assert {row["name"]: row["rows"] for row in report["losses"]} == {"system_message": 1, "video": 1, "grader": 1}
     changes = {row["name"]: row for row in report["changes"]}

@@ -196,7 +196,7 @@ def test_figures_are_routed_rewritten_and_filtered(tmp_path: Path) -> None:
         "f5": "unanswered",
         "f6": "duplicate",
         "f7": "unanswered",
-        "f8": "unanswered",
+        "f8": "broken_image",
     }
     report = json.loads((tmp_path / "out" / "recaption.json").read_text())
     assert report["figures"] == 9 and report["kept"] == 3 and report["caption_qa"] == {"before": 0.5, "after": 1.0}
@@ -249,6 +249,17 @@ def test_nothing_left_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"raw_caption": "x"}\n')
     with pytest.raises(DataError, match=r"holds no figure; .*missing image"):
         run(settings(server, tmp_path, figures=str(tmp_path / "bad.jsonl")))
+
+
+def test_a_reader_that_fails_is_said(tmp_path: Path) -> None:
+    figures(tmp_path / "figures.parquet")
+
+    def script(call: Call, number: int) -> Reply:
+        return Reply("no verdict") if call.body["model"] == "reader" else answer(call, number)
+
+    reader = {"model": "reader", "backoff_s": 0, "retries": 0}
+    with serve(script) as server, pytest.raises(EngineError, match="caption QA: no caption could be asked about"):
+        run(settings(server, tmp_path, reader=reader | {"url": server.url}))
 
 
 @pytest.mark.parametrize(
