@@ -17,16 +17,20 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rl.batch.packing import CostModel
 from rl.config.data import PromptConfig
+from rl.config.endpoint import EndpointConfig
 from rl.config.learner import LearnerConfig
 from rl.config.rollout import RewardConfig, RolloutConfig
 from rl.config.train import TrainConfig
+from rl.data.formats import OnBad
 from rl.errors import ConfigError, StarvationError
 from rl.fleet import Fleet, describe_failure
 from rl.learner.actor import LearnerRank
 from rl.records import Grades
 from rl.reward_setup import Carried, carry, check_answer_types
 from rl.rewarding import JudgeWorker, RewardWorker
+from rl.rollout.endpoint import EndpointPool
 from rl.rollout.engine import PushTimes
+from rl.rollout.questions import CompletionTask
 from rl.rollout.vllm_engine import engine_environment
 from rl.rollout.worker import PromptTask, RolloutWorker
 
@@ -169,6 +173,16 @@ class RolloutPool:
             return await meta, scoring, payload
 
         return await self.fleet.run(sample, weight=task.n)
+
+    async def complete(self, task: CompletionTask) -> tuple[str, str, int]:
+        """Text, finish reason and length of a completion, see `RolloutWorker.complete`; raises the remote cause."""
+        try:
+            return await self.fleet.run(lambda actor: actor.complete.remote(task))
+        except Exception as exc:
+            cause = describe_failure(exc)
+            if cause is exc:
+                raise
+            raise cause from exc
 
     async def push(self, bundle: Any) -> list[PushTimes]:
         """Swap the weights of every engine, and of every one that replaces another from now on."""
@@ -356,5 +370,21 @@ async def scoring_actors(
         if cause is exc:
             raise
         raise cause from exc
+    finally:
+        await asyncio.gather(*(part.close() for part in (pool, client) if part is not None))
+
+
+@asynccontextmanager
+async def scoring_endpoint(
+    endpoint: EndpointConfig, rewards: RewardConfig, prompts: PromptConfig, dataset: str, on_bad: OnBad
+) -> AsyncIterator[tuple[EndpointPool, RewardClient, tuple[str, ...]]]:
+    """As `scoring_actors`, with a model behind an endpoint in place of rollout workers."""
+    pool = EndpointPool(endpoint, prompts, dataset, on_bad)
+    client: RewardClient | None = None
+    try:
+        ids, _, answer_types = await pool.catalogue(dataset)
+        client = RewardClient(rewards, answer_types)
+        await bring_up({"reward workers": client.ready()})
+        yield pool, client, ids
     finally:
         await asyncio.gather(*(part.close() for part in (pool, client) if part is not None))

@@ -35,6 +35,11 @@ COMMANDS: Mapping[str, Command] = {
     "curate-profile": Command("curate profile", "rl.config.curate:ProfileConfig", "rl.curate.profile:run"),
     "curate-select": Command("curate select", "rl.config.curate:SelectionConfig", "rl.curate.selection:run"),
     "curate-clean": Command("curate clean", "rl.config.clean:CleanConfig", "rl.curate.clean:run"),
+    "curate-format": Command("curate format", "rl.config.formatting:FormatConfig", "rl.curate.format:run"),
+    "curate-recaption": Command("curate recaption", "rl.config.rewriting:RecaptionConfig", "rl.curate.recaption:run"),
+    "curate-trajectories": Command(
+        "curate trajectories", "rl.config.rewriting:TrajectoriesConfig", "rl.curate.trajectories:run"
+    ),
     "curate-report": Command("curate report", "rl.config.clean:CurationReportConfig", "rl.curate.report:run"),
     "train": Command("train", "rl.config.train:TrainConfig", "rl.train:run"),
     "eval": Command("eval", "rl.config.eval:EvalConfig", "rl.eval.run:run"),

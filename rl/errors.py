@@ -25,6 +25,10 @@ class EngineDeadError(EngineError):
     """An inference engine can serve no further request."""
 
 
+class EndpointUnavailable(EngineError):
+    """An endpoint gave no reply, retries included. It says nothing about the prompt: the request may be made later."""
+
+
 class SyncError(RLError, RuntimeError):
     """A weight push did not leave every engine on the pushed version."""
 

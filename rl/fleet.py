@@ -19,7 +19,7 @@ from typing import Any
 import ray
 
 from rl.config.rollout import FaultConfig
-from rl.errors import DataError, EngineDeadError, EngineError, StarvationError, SyncError
+from rl.errors import DataError, EndpointUnavailable, EngineDeadError, EngineError, StarvationError, SyncError
 
 logger = logging.getLogger(__name__)
 
@@ -260,8 +260,8 @@ def _first_line(exc: BaseException) -> str:
 def failed_prompt(exc: BaseException) -> BaseException | None:
     """The remote cause if only one prompt failed, which is data; None if a part of the system did, which ends a run."""
     cause = describe_failure(exc)
-    one_prompt = isinstance(cause, DataError | EngineError) and not isinstance(cause, EngineDeadError)
-    return cause if one_prompt else None
+    whole = isinstance(cause, EngineDeadError | EndpointUnavailable)
+    return cause if isinstance(cause, DataError | EngineError) and not whole else None
 
 
 def describe_failure(exc: BaseException) -> BaseException:

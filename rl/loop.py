@@ -30,7 +30,7 @@ from rl.batch.plan import plan_updates
 from rl.buffer import StalenessBuffer
 from rl.cluster import LearnerGroup, RewardClient, RolloutPool
 from rl.config.train import TrainConfig
-from rl.data.store import OrderedPrompts
+from rl.data.store import PromptSource
 from rl.errors import DivergenceError, EngineError, StarvationError, SyncError
 from rl.eval.runner import attempt_seed
 from rl.fleet import describe_failure, failed_prompt
@@ -60,7 +60,7 @@ class Loop:
         pool: RolloutPool,
         rewards: RewardClient,
         learner: LearnerGroup,
-        prompts: OrderedPrompts,
+        prompts: PromptSource,
         ledger: Ledger,
         io: RunIO,
         version: int = 0,
@@ -164,13 +164,14 @@ class Loop:
         if reason == "too_few_rewards":
             await self._fail(admission, EngineError(f"reward: {grades.failure}"))
         elif reason is not None:
-            await self._filter(admission, reason)
+            await self._filter(admission, reason, grades.outcomes)
         else:
             self._failures = self._filtered = 0
             await self.buffer.put(replace(group, rewards=screened.rewards))
 
-    async def _filter(self, admission: Admission, reason: str) -> None:
+    async def _filter(self, admission: Admission, reason: str, outcomes: Sequence[float | None]) -> None:
         self.ledger.close(admission.uid, "filtered", reason, self.version)
+        self.prompts.observe(admission.sample_id, outcomes, "filtered", admission.uid)
         self._failures = 0
         self._filtered += 1
         if self._filtered > _FILTERED_IN_A_ROW * self.buffer.capacity:
@@ -181,6 +182,7 @@ class Loop:
 
     async def _fail(self, admission: Admission, cause: BaseException) -> None:
         self.ledger.close(admission.uid, "failed", str(cause).splitlines()[0][:200], self.version)
+        self.prompts.observe(admission.sample_id, (), "failed", admission.uid)
         self._failures += 1
         if self._failures > _FAILURES_IN_A_ROW * self.buffer.capacity:
             raise StarvationError(f"{self._failures} prompts in a row failed; the last one: {cause}")
@@ -203,7 +205,9 @@ class Loop:
             metrics, bundle, probe = await self.learner.train(shares)
             for group in batch:
                 self.ledger.close(group.meta.uid, "trained", step=step)
+                self.prompts.observe(group.meta.sample_id, group.grades.outcomes, "trained", group.meta.uid)
             self.version = step
+            row |= self.prompts.advance(step)
             self._progress = time.monotonic()
             start, end = metrics.pop("time/train_start"), metrics.pop("time/train_end")
             self.io.timeline("learner", "wait", waiting, taken, step)
@@ -234,6 +238,7 @@ class Loop:
                 self.ledger.close(
                     group.meta.uid, "stale", f"older than {self.buffer.max_staleness} versions", self.version
                 )
+                self.prompts.observe(group.meta.sample_id, group.grades.outcomes, "stale", group.meta.uid)
                 self._requeued.append(group.meta.sample_id)
                 await self.buffer.release()
             if batch:
@@ -258,15 +263,18 @@ class Loop:
         self.io.step(step, row, self.ledger)
 
     async def _at_step_end(self, step: int) -> None:
-        """Evaluations and checkpoints that are due; both need the push to have arrived."""
+        """Profiles, evaluations and checkpoints that are due; they need the push to have arrived."""
         every, last = self.config.evaluation.every, step == self.config.steps
         evaluate = every is not None and step % every == 0 and not last
         save = self.config.checkpoint.every is not None and step % self.config.checkpoint.every == 0 and not last
-        if not (evaluate or save):
+        profile = None if last else self.prompts.profile_wanted()
+        if not (evaluate or save or profile):
             return
         assert self._push is not None
         await self._push
         self._stall_counts = False  # what follows may be long and makes no step
+        if profile is not None:
+            self.prompts.profiled(await self.io.profile(self.pool, self.rewards, profile, step))
         if evaluate:
             await self.io.evaluate(self.pool, self.rewards, step)
         if save:

@@ -12,9 +12,9 @@ from typing import Any
 from rl.cluster import LearnerGroup, RewardClient, RolloutPool
 from rl.config.rollout import SamplingConfig
 from rl.config.train import TrainConfig
-from rl.data.store import OrderedPrompts
+from rl.data.store import ProfileRequest, PromptSource
 from rl.errors import CheckpointError
-from rl.eval.runner import evaluate
+from rl.eval.runner import attempt_all, attempt_seed, evaluate
 from rl.fleet import Fleet
 from rl.ledger import Ledger
 from rl.metrics.console import RunTable
@@ -94,12 +94,23 @@ class RunIO:
         self.tracker.eval(result)
         self.timeline("sync", "eval", start, time.time(), step)
 
+    async def profile(
+        self, pool: RolloutPool, rewards: RewardClient, request: ProfileRequest, step: int
+    ) -> dict[str, tuple[int, int]]:
+        """New attempts of the policy at training prompts: (right, valid) by id."""
+        start, sampling = time.time(), self.config.rollout.sampling
+        label, dataset = f"profile at step {step}", self.config.data.train
+        seed = attempt_seed(self.config.seed, label)
+        made = await attempt_all(pool, rewards, dataset, request.ids, request.attempts, sampling, seed, label)
+        self.timeline("sync", "profile", start, time.time(), step)
+        return {attempts.sample_id: (attempts.right, attempts.valid) for attempts in made}
+
     async def checkpoint(
         self,
         step: int,
         learner: LearnerGroup,
         rewards: RewardClient,
-        prompts: OrderedPrompts,
+        prompts: PromptSource,
         ledger: Ledger,
         requeued: Callable[[], Sequence[str]],
     ) -> Coroutine[Any, Any, None]:

@@ -17,8 +17,9 @@ from rl.algo.plugins import load_function
 from rl.cluster import LearnerGroup, RewardClient, RolloutPool, bring_up, connect
 from rl.config.base import dump_yaml, save_config
 from rl.config.train import TrainConfig
+from rl.curate.starts import prompt_source
 from rl.data import containers
-from rl.data.store import OrderedPrompts
+from rl.data.store import PromptSource
 from rl.errors import ConfigError, StoppedError
 from rl.fleet import describe_failure
 from rl.ledger import Ledger
@@ -40,6 +41,9 @@ def check(config: TrainConfig) -> list[str]:
     wanted = {"model": config.model, "data.train": config.data.train, "data.eval": config.data.eval}
     if config.algo.loss.reference is not None:
         wanted["algo.loss.reference.model"] = config.algo.loss.reference.model
+    if config.data.curriculum is not None:
+        folders = enumerate(config.data.curriculum.attempts)
+        wanted |= {f"data.curriculum.attempts.{i}": folder for i, folder in folders}
     found = [f"{key} {value} does not exist" for key, value in wanted.items() if value and not Path(value).exists()]
     for path, role in ((config.algo.loss.name, "loss"), (config.algo.advantages.group, "advantages")):
         if ":" in path:
@@ -89,7 +93,7 @@ async def _run(config: TrainConfig, carried: Carried, found: tuple[Path, dict[st
         answer_types = sorted({name for catalogue in catalogues for name in catalogue[2]})
         rewards = RewardClient(config.rewards, answer_types, carried)
         await bring_up({"reward workers": rewards.ready()}, config.stall_timeout_s)
-        ledger, prompts = Ledger(tracker.fate), OrderedPrompts(ids, config.seed)
+        ledger, prompts = Ledger(tracker.fate), prompt_source(config, ids)
         with RunTable(config.steps) as table:
             io = RunIO(config, tracker, table, started)
             io.timeline("sync", "start", begun, time.time())
@@ -156,7 +160,7 @@ async def _restore(
     learner: LearnerGroup,
     rewards: RewardClient,
     ledger: Ledger,
-    prompts: OrderedPrompts,
+    prompts: PromptSource,
 ) -> int:
     """Load a checkpoint into every part; returns the version to go on from."""
     if found is None:

@@ -261,7 +261,7 @@ def _same_collections(gold: Any, got: Any, tolerance: float) -> bool:
         return _same_elements(gold, got, tolerance)
     if len(intervals) == 2:
         kinds = [(tree.left_open, tree.right_open) for tree in intervals]
-        return kinds[0] == kinds[1] and _same_elements(*(_ends(tree) for tree in intervals), tolerance)
+        return kinds[0] == kinds[1] and _same_elements(_ends(gold), _ends(got), tolerance)
     if intervals and finite:
         sides = (_ends(gold), got) if gold is intervals[0] else (gold, _ends(got))
         return bool(intervals[0].is_open) and _same_elements(*sides, tolerance)

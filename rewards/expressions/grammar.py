@@ -65,7 +65,7 @@ def _converter() -> type:
     import sympy
     from latex2sympy2_extended.latex2sympy2 import _Latex2Sympy
 
-    class Checked(_Latex2Sympy):  # type: ignore[misc]
+    class Checked(_Latex2Sympy):
         """Results of the rules through which every group, product, sum and power passes are measured."""
 
         def __init__(self, is_real: bool) -> None:

@@ -75,9 +75,16 @@ class ChatClient:
         Raises:
             JudgeError: refused, late, or a reply that is no completed chat completion.
         """
-        body = self._body(messages, schema, seed)
+        return _content(await self.post(self._body(messages, schema, seed)))
+
+    async def post(self, body: Mapping[str, Any]) -> bytes:
+        """What the server answers to a request body with status 200.
+
+        Raises:
+            JudgeError: refused or late.
+        """
         try:
-            async with self._client.stream("POST", f"{self._config.url}/chat/completions", json=body) as response:
+            async with self._client.stream("POST", f"{self._config.url}/chat/completions", json=dict(body)) as response:
                 data = await self._read(response)
                 status, headers = response.status_code, response.headers
         except self._httpx.TimeoutException as exc:
@@ -91,7 +98,7 @@ class ChatClient:
                 retry=status in RETRIED or status >= 500,
                 after_s=retry_after(headers.get("retry-after"), time.time()),
             )
-        return _content(data)
+        return data
 
     async def close(self) -> None:
         await self._client.aclose()

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from rl.config.base import StrictModel
 from rl.config.data import PromptConfig
+from rl.config.endpoint import EndpointConfig
 from rl.config.rollout import RewardConfig, RolloutConfig
 
 MAX_ATTEMPTS = 4096
@@ -122,11 +123,18 @@ class PickConfig(StrictModel):
 
 
 class PolicyConfig(StrictModel):
-    """A model that makes attempts."""
+    """A model that makes attempts: a folder for our own engines, or one behind an OpenAI-compatible endpoint."""
 
-    model: str
+    model: str | None = None
+    endpoint: EndpointConfig | None = None
     rollout: RolloutConfig | None = None
-    """In place of the profile's own."""
+    """In place of the profile's own; of an endpoint's only `sampling` is used."""
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> PolicyConfig:
+        if (self.model is None) == (self.endpoint is None):
+            raise ValueError("a policy is a model or an endpoint; set one of the two")
+        return self
 
 
 class ProfileConfig(StrictModel):

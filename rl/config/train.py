@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from rl.config.base import StrictModel
+from rl.config.curriculum import CurriculumConfig
 from rl.config.data import PromptConfig
 from rl.config.learner import LearnerConfig
 from rl.config.metrics import TrackerConfig
@@ -21,6 +22,8 @@ class TrainDataConfig(StrictModel):
     eval: str | None = None
     on_bad_row: Literal["raise", "skip"] = "raise"
     prompts: PromptConfig = PromptConfig()
+    curriculum: CurriculumConfig | None = None
+    """Which prompts are asked for when; null goes through all of them in a seeded order."""
 
 
 class AlgoConfig(StrictModel):

@@ -113,9 +113,13 @@ class SampleWriter:
         (path if shard_rows else path.parent).mkdir(parents=True, exist_ok=True)
 
     def add(self, sample: Sample) -> None:
+        self.add_row(sample_to_row(sample))
+
+    def add_row(self, row: dict[str, Any]) -> None:
+        """As `add` for a row of the writer's schema, whichever layout that is."""
         if self._batches:
             self._flush()
-        self._pending.append(sample_to_row(sample))
+        self._pending.append(row)
         self.rows += 1
         if len(self._pending) >= min(FLUSH_ROWS, self._shard_rows or FLUSH_ROWS):
             self._flush()

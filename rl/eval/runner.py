@@ -15,6 +15,7 @@ from rl.config.rollout import RolloutConfig, SamplingConfig
 from rl.fleet import failed_prompt
 from rl.metrics.console import progress
 from rl.records import RIGHT, GroupMeta
+from rl.rollout.endpoint import EndpointPool
 from rl.rollout.worker import PromptTask
 
 
@@ -51,7 +52,7 @@ def prompts_in_flight(config: RolloutConfig, k: int) -> int:
     return max(1, 2 * config.workers * config.engine.max_num_seqs // k)
 
 
-async def attempt(pool: RolloutPool, rewards: RewardClient, source: str, task: PromptTask) -> Attempts:
+async def attempt(pool: RolloutPool | EndpointPool, rewards: RewardClient, source: str, task: PromptTask) -> Attempts:
     """The scored completions of one task; a prompt that fails has no rewards."""
     try:
         meta, scoring, _ = await pool.generate(task)

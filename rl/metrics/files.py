@@ -29,6 +29,9 @@ grade),
 `behaviour_weight/mean`, `behaviour_weight/capped_fraction` (out of the correction's bounds),
 `filter/groups/<reason>`, `filter/completions/<reason>` (counts since the step before; absent where zero),
 with the features that they belong to: `clip/dual_fraction`, `covariance/selected_fraction`, `kl/reference` (nats),
+with `data.curriculum`: `curriculum/rate_asked` and `curriculum/rate_got` (mean pass rate that the step's prompts were
+known for, and that they had), pool sizes `curriculum/<pool or domain>`, `curriculum/retired`, `curriculum/resting`,
+`curriculum/mean` (pass rate asked for), `curriculum/refreshes`,
 `probe/logprob_delta_mean`, `probe/logprob_delta_max` (nats), `probe/threshold` (optional: the limit in force),
 `time/step_s`, `time/learner_busy_s`, `time/learner_wait_s`, `time/rollout_busy_fraction`,
 `sync/stage_s`, `sync/pause_s`, `sync/apply_s`, `tokens/trained`.

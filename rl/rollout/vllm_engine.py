@@ -10,7 +10,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -113,6 +113,7 @@ class VllmEngine:
             max_tokens=request.max_tokens,
             logprobs=0,
             logit_bias=self._bias,
+            structured_outputs=_structure(request.schema),
         )
         output = await self._submit(request.request_id, _prompt(request.prompt_ids, request.images), params)
         rollouts = tuple(_rollout(completion) for completion in sorted(output.outputs, key=lambda c: c.index))
@@ -289,6 +290,12 @@ def _sampling_params(**settings: Any) -> Any:
         return SamplingParams(detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY, **settings)
     except Exception as exc:
         raise EngineError(f"vLLM refused the sampling settings: {exc}") from exc
+
+
+def _structure(schema: Mapping[str, Any] | None) -> Any:
+    from vllm.sampling_params import StructuredOutputsParams
+
+    return None if schema is None else StructuredOutputsParams(json=dict(schema))
 
 
 def _prompt(prompt_ids: tuple[int, ...], images: tuple[np.ndarray, ...]) -> dict[str, Any]:

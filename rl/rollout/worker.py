@@ -24,6 +24,7 @@ from rl.data.store import SampleStore
 from rl.models.encoder import EncodedPrompt, PromptEncoder
 from rl.records import Group, GroupMeta, Rollout, Sample, WeightBundle
 from rl.rollout.engine import Engine, GenerateRequest, PushTimes
+from rl.rollout.questions import CompletionTask
 from rl.rollout.vllm_engine import VllmEngine
 
 ENGINES: dict[str, type[Any]] = {"vllm": VllmEngine}
@@ -104,7 +105,7 @@ class RolloutWorker:
 
     async def tasks(self, dataset: str, column: str) -> tuple[str, ...]:
         """The names of a dataset's tasks: what rows have in the column, or their answer type where they lack it."""
-        rows = ((_scoring_task(sample, ()).sample, sample.answer_type) for sample in self.stores[dataset])
+        rows = ((scoring_task(sample, ()).sample, sample.answer_type) for sample in self.stores[dataset])
         return tuple(sorted({str(row.get(column) or answer_type) for row, answer_type in rows}))
 
     async def example(self, dataset: str, sample_id: str) -> dict[str, Any]:
@@ -135,9 +136,30 @@ class RolloutWorker:
             defects=() if task.checks is None else _defects(rollouts, task.checks),
             image_patches=self.encoder.image_patches(generated.prompt_ids),
         )
-        scoring = _scoring_task(sample, tuple("<think>" * prompt.opens_reasoning + r.text for r in rollouts))
+        scoring = scoring_task(sample, tuple("<think>" * prompt.opens_reasoning + r.text for r in rollouts))
         group = Group(task.uid, task.sample_id, generated.prompt_ids, prompt.images, prompt.digests, rollouts)
         return meta, scoring, group
+
+    async def complete(self, task: CompletionTask) -> tuple[str, str, int]:
+        """Text, finish reason and length of one completion of a question that is in no dataset."""
+        question = task.question
+        text = f"{question.system}\n{question.text}" if question.system else question.text
+        sample = Sample(str(task.uid), text, ("",), question.images, "general", "any", "question")
+        plain = self.encoder.prompts.model_copy(update={"think": "", "normal": "", "special_text": "neutralise"})
+        prompt = self.encoder.encode(sample, plain)
+        request = GenerateRequest(
+            f"complete-{task.uid}",
+            prompt.token_ids,
+            prompt.images,
+            1,
+            task.seed,
+            task.temperature,
+            task.max_tokens,
+            task.schema,
+        )
+        (rollout,) = (await self.engine.generate(request)).rollouts
+        text = "<think>" * prompt.opens_reasoning + self.encoder.decode(rollout.token_ids.tolist())
+        return text, rollout.finish_reason, len(rollout.token_ids)
 
     async def make_probe(self, tasks: list[PromptTask]) -> tuple[list[Group], int]:
         """Sample the fixed sequences of the probe, which every worker and the learner get; and their number."""
@@ -195,7 +217,8 @@ class RolloutWorker:
         return self._encoded[key]
 
 
-def _scoring_task(sample: Sample, texts: tuple[str, ...]) -> ScoringTask:
+def scoring_task(sample: Sample, texts: tuple[str, ...]) -> ScoringTask:
+    """What a reward worker needs to grade these completions of a sample."""
     options = sample.extra.get("options")
     columns = {"problem_type": sample.problem_type} | {
         name: value

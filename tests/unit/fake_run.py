@@ -11,7 +11,7 @@ from typing import Any
 from rl.batch.packing import CostModel
 from rl.batch.plan import UpdateShare
 from rl.config.train import TrainConfig
-from rl.data.store import OrderedPrompts
+from rl.data.store import OrderedPrompts, ProfileRequest, PromptSource
 from rl.ledger import Ledger
 from rl.loop import Loop
 from rl.records import Grades, GroupMeta
@@ -46,6 +46,8 @@ class FakeRun:
         self.probe: Callable[[int], tuple[float, float, int]] = lambda version: (1e-6, 1e-5, version)
         self.shares: list[list[list[UpdateShare]]] = []
         self.tasks: list[PromptTask] = []
+        self.prompts: PromptSource | None = None
+        """In place of a plain order."""
 
     def loop(self, **changes: Any) -> Loop:
         """The loop; `changes` go to the top level of the config."""
@@ -56,7 +58,7 @@ class FakeRun:
             SimpleNamespace(generate=self._generate, push=self._push, each=self._each, fleet=None),  # type: ignore[arg-type]
             SimpleNamespace(score=self._score, fleet=None),  # type: ignore[arg-type]
             SimpleNamespace(train=self._train, cost=CostModel()),  # type: ignore[arg-type]
-            OrderedPrompts(self.ids, seed=0),
+            self.prompts or OrderedPrompts(self.ids, seed=0),
             self.ledger,
             SimpleNamespace(  # type: ignore[arg-type]
                 start_clock=lambda: None,
@@ -66,6 +68,7 @@ class FakeRun:
                 step=self._step,
                 evaluate=self._evaluate,
                 checkpoint=self._checkpoint,
+                profile=self._profile,
             ),
         )
         return self.built
@@ -114,6 +117,10 @@ class FakeRun:
 
     async def _evaluate(self, pool: Any, rewards: Any, step: int) -> None:
         self.events.append(("evaluate", step, self.engine_version))
+
+    async def _profile(self, pool: Any, rewards: Any, request: ProfileRequest, step: int) -> dict[str, tuple[int, int]]:
+        self.events.append(("profile", step, self.engine_version))
+        return {name: (1, request.attempts) for name in request.ids}
 
     async def _checkpoint(self, step: int, *parts: Any) -> Coroutine[Any, Any, None]:
         self.events.append(("checkpoint", step, self.engine_version))

@@ -9,6 +9,7 @@ import pytest
 
 import rl.loop
 from rl.config.train import CheckpointConfig, EvalDuringConfig
+from rl.data.store import OrderedPrompts, ProfileRequest
 from rl.errors import CheckpointError, DivergenceError, EngineDeadError, EngineError, StarvationError, SyncError
 from rl.ledger import Admission
 from tests.unit.fake_run import FakeRun
@@ -410,3 +411,49 @@ async def test_no_task_outlives_the_run(tmp_path):
     before = asyncio.all_tasks()
     await complete(run)
     assert asyncio.all_tasks() == before
+
+
+class Watching(OrderedPrompts):
+    """Notes what it is told, and wants a profile after the first step."""
+
+    def __init__(self, ids) -> None:
+        super().__init__(ids, seed=0)
+        self.seen: list[tuple] = []
+        self.answers: list[dict] = []
+
+    def observe(self, sample_id, rewards, fate, uid) -> None:
+        self.seen.append((uid, rewards, fate))
+
+    def advance(self, step) -> dict[str, float]:
+        self.seen.append(("step", step))
+        return {"curriculum/mean": 1.0 / step}
+
+    def profile_wanted(self) -> ProfileRequest | None:
+        return ProfileRequest(("s0", "s1"), 4) if self.seen[-1] == ("step", 1) and not self.answers else None
+
+    def profiled(self, counts) -> None:
+        self.answers.append(counts)
+
+
+async def test_a_curriculum_learns_of_every_fate_once(tmp_path):
+    run = FakeRun(str(tmp_path), group_size=3, filters={"truncated": "mask"})
+    run.prompts = prompts = Watching(run.ids)
+    table = {0: (1.0, 1.0, 1.0), 1: (None, None, 1.0)}
+    run.rewards = lambda task: table.get(task.uid, (1.0, 1.0, 0.0))
+    run.meta = lambda meta: replace(meta, finish_reasons=("length", "stop", "stop"))
+    await complete(run, steps=2)
+    told = {uid: (rewards, fate) for uid, rewards, fate in (row for row in prompts.seen if row[0] != "step")}
+    assert told[0] == ((1.0, 1.0, 1.0), "filtered") and told[1] == ((), "failed")
+    assert all(row == ((1.0, 1.0, 0.0), "trained") for uid, row in told.items() if uid > 1), "masked ones included"
+    ends = {row["uid"]: row["fate"] for row in run.fates if row["fate"] != "in_flight"}
+    assert {uid: fate for uid, (_, fate) in told.items()} == ends
+    assert [row for row in prompts.seen if row[0] == "step"] == [("step", 1), ("step", 2)]
+    assert [row["curriculum/mean"] for row in run.rows] == [1.0, 0.5]
+
+
+async def test_a_profile_that_is_asked_for_is_made_with_the_pushed_weights(tmp_path):
+    run = FakeRun(str(tmp_path))
+    run.prompts = prompts = Watching(run.ids)
+    await complete(run, steps=3)
+    assert [event for event in run.events if event[0] == "profile"] == [("profile", 1, 1)]
+    assert prompts.answers == [{"s0": (1, 4), "s1": (1, 4)}]
