@@ -166,7 +166,7 @@ def other_family(name: str) -> Any:
         "rwkv": lambda: transformers.RwkvConfig(vocab_size=40, hidden_size=16, num_hidden_layers=2),
         "lfm2": lambda: transformers.Lfm2Config(**sizes, **heads, layer_types=["conv", "full_attention"]),
         "bloom": lambda: transformers.BloomConfig(vocab_size=40, hidden_size=16, n_layer=1, n_head=2),
-        "gemma2": lambda: transformers.Gemma2Config(**sizes, **heads, head_dim=8),
+        "gemma2": lambda: transformers.Gemma2Config(**sizes, **heads, head_dim=8, final_logit_softcapping=None),
         "gpt_oss": lambda: transformers.GptOssConfig(**sizes, **heads, head_dim=8, num_local_experts=2),
     }[name]()
     return transformers.AutoModelForCausalLM.from_config(config)
