@@ -169,9 +169,10 @@ def poison_round(pool: RewardPool, groups: int, seed: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, items in (("clean", clean), ("mixed", mixed)):
         batch = requests(items)
-        start = time.perf_counter()
+        cpu, start = cpu_s(), time.perf_counter()
         results = pool.score_many(batch)
-        found[f"{name}_per_s"] = len(items) / (time.perf_counter() - start)
+        found[f"{name}_per_s"] = round(len(items) / (time.perf_counter() - start), 1)
+        found[f"{name}_per_core_s"] = round(len(items) / (cpu_s() - cpu), 1)
         found[f"{name}_status"] = count(result.status for result in results)
     return found
 

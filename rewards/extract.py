@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 from rewards.base import RewardResult, Verifier, no_answer
 
+MAX_BOXES = 500
+MAX_BRACES = 10_000
 _THINK = re.compile(r"<(/?)think>", re.IGNORECASE)
 _ANSWER = re.compile(r"<(/?)answer>", re.IGNORECASE)
 _BRACES = re.compile(r"\\boxed\s{0,8}\{|\\.|[{}]", re.DOTALL)
@@ -45,19 +47,23 @@ def final_answer(completion: str) -> str | None:
     if text is None:
         return None
     answers, rest = _answer_spans(text)
-    found = answers + [box for piece in rest for box in boxed(piece)]
-    found = [item.strip() for item in found if item.strip()]
-    if not found or _differ(found):
+    if _differ(answers):
         return None
-    return (answers[-1].strip() if answers and answers[-1].strip() else found[-1]) or None
+    boxes = [box.strip() for piece in rest for box in boxed(piece) if box.strip()]
+    if _differ([*answers[:1], *boxes]):
+        return None
+    return (answers or boxes or [None])[-1]
 
 
 def boxed(text: str) -> list[str]:
-    r"""Contents of the balanced `\boxed{...}` of a text in order; of nested ones the outermost complete one."""
+    r"""Contents of the balanced `\boxed{...}` of a text in order; of nested ones the outermost complete one.
+
+    Empty where there are over `MAX_BOXES` of them, or `MAX_BRACES` braces behind the first: no answer looks like that.
+    """
     spans: list[tuple[int, int]] = []  # disjoint, in order
     stack: list[int | None] = []  # start of a box's content, None for a plain brace
     first = text.find("\\boxed")
-    if first < 0:
+    if first < 0 or text.count("\\boxed", first) > MAX_BOXES or text.count("{", first) > MAX_BRACES:
         return []
     while first and text[first - 1] == "\\":
         first -= 1  # of two backslashes the second starts no command
@@ -123,7 +129,10 @@ def on_final_answer(grade: Grade) -> Verifier:
 
 
 def _answer_spans(text: str) -> tuple[list[str], list[str]]:
-    """Contents of the complete answer tags, and the text between them up to an unclosed tag."""
+    """Contents of the complete answer tags, stripped, and the text between them up to an unclosed tag.
+
+    Empty ones are left out, and it ends with the second answer that differs from the first.
+    """
     answers: list[str] = []
     rest: list[str] = []
     opened: re.Match[str] | None = None
@@ -133,17 +142,19 @@ def _answer_spans(text: str) -> tuple[list[str], list[str]]:
             opened = tag  # a second opening tag replaces the first, which is then unclosed
         elif opened is not None:
             rest.append(text[cursor : opened.start()])
-            answers.append(text[opened.end() : tag.start()])
+            content = text[opened.end() : tag.start()].strip()
             cursor, opened = tag.end(), None
+            if content:
+                answers.append(content)
+            if content and _differ([answers[0], content]):
+                return answers, rest
     rest.append(text[cursor : opened.start()] if opened is not None else text[cursor:])
     return answers, rest
 
 
 def _differ(answers: list[str]) -> bool:
-    if len(answers) == 1:
-        return False
-    first = _same_key(answers[0])
-    return any(_same_key(answer) != first for answer in answers[1:])
+    others = [answer for answer in answers[1:] if answer != answers[0]]
+    return bool(others) and any(_same_key(answer) != _same_key(answers[0]) for answer in others)
 
 
 def _same_key(answer: str) -> str:
