@@ -1,10 +1,9 @@
 """Which sequences share a micro-batch, and which rank gets it: arithmetic on lengths and costs, no token data.
 
-A bin is one packed row: at most `budget` tokens of whole sequences. How many bins there are is settled by first-fit
-decreasing, which needs at most 11/9 OPT + 6/9 bins (Dósa 2007) and on lengths as completions have them is within one
-of the lower bound; best-fit decreasing gave the same counts, filling bins by subset sums one bin fewer in two hundred
-for twenty times the time (docs/decisions/0010). That many bins are then filled anew by cost, each sequence to the
-lightest bin with room, because ranks work through their bins in step and wait for the slowest.
+A bin is one packed row: at most `budget` tokens of whole sequences. First-fit decreasing says how many bins there are,
+at most 11/9 OPT + 6/9 (Dosa 2007) and on lengths as completions have them within one of the lower bound
+(docs/decisions/0010 compares). That many bins, or fewer if it works out, are filled by cost, each sequence to the
+lightest bin with room, because ranks go through their bins in step and wait for the slowest.
 
 Equal inputs give equal plans on every rank: ties go to the lower index.
 """
@@ -75,10 +74,11 @@ def pack(items: Sequence[Item], budget: int, cost: CostModel, at_least: int = 1)
         budget: tokens of a bin. A longer sequence has a bin of its own: none is ever split.
         at_least: bins to make where there are as many items; ranks with less work make as many as the others.
     """
-    order = _longest_first(items)
-    fewest = _first_fit(items, order, budget, cost)
-    count = min(max(len(fewest), at_least), len(items))
-    bins = _lightest_bin(items, order, budget, cost, count) or _split(fewest, items, budget, cost, count)
+    order = sorted(range(len(items)), key=lambda i: (-items[i].length, i))
+    bins = _fewest(items, order, budget, cost)
+    count = min(at_least, len(items))
+    if count > len(bins):
+        bins = _lightest_bin(items, order, budget, cost, count) or _split(bins, items, budget, cost, count)
     bins.sort(key=lambda each: (-each.cost, min(each.members)))
     return [sorted(each.members) for each in bins]
 
@@ -88,7 +88,7 @@ def pack_ranks(items: Sequence[Item], budget: int, cost: CostModel, ranks: int) 
 
     Bin i of all ranks runs at the same time, so bins of like cost are dealt out together, in turns from either end.
     """
-    fewest = len(_first_fit(items, _longest_first(items), budget, cost))
+    fewest = len(pack(items, budget, cost))
     bins = pack(items, budget, cost, at_least=-(-fewest // ranks) * ranks)
     plan: list[list[list[int]]] = [[] for _ in range(ranks)]
     for start in range(0, len(bins), ranks):
@@ -105,8 +105,16 @@ def bin_cost(items: Sequence[Item], members: Sequence[int], cost: CostModel) -> 
     return tokens + sum(map(cost.of_image, images.values()))
 
 
-def _longest_first(items: Sequence[Item]) -> list[int]:
-    return sorted(range(len(items)), key=lambda i: (-items[i].length, i))
+def _fewest(items: Sequence[Item], order: Sequence[int], budget: int, cost: CostModel) -> list[_Bin]:
+    """As few bins as are found, balanced where that many can be."""
+    first_fit = _first_fit(items, order, budget, cost)
+    tokens = sum(min(item.length, budget) for item in items)
+    bound = max(-(-tokens // budget), sum(2 * item.length > budget for item in items))
+    for count in range(bound, len(first_fit) + 1):
+        bins = _lightest_bin(items, order, budget, cost, count)
+        if bins is not None:
+            return bins
+    return first_fit
 
 
 def _first_fit(items: Sequence[Item], order: Sequence[int], budget: int, cost: CostModel) -> list[_Bin]:

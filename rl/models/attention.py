@@ -104,7 +104,7 @@ def attend(
         return kernel(*rows, *sizes, scale=scaling, window_size=window, enable_gqa=grouped)[None], None
     # split has one backward for all parts; slices would each fill a tensor as large as the row.
     parts = zip(*(tensor.split(segments.lengths, dim=2) for tensor in (query, key, value)), strict=True)
-    return torch.cat([_causal(*part, dropout, scaling, sliding_window) for part in parts], dim=1), None
+    return torch.cat([_causal(q, k, v, dropout, scaling, sliding_window) for q, k, v in parts], dim=1), None
 
 
 def _causal(

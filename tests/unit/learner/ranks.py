@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from rl.config.learner import LogitsConfig
+from rl.batch.sequences import ImageTable
+from rl.config.learner import LearnerConfig, LogitsConfig
+from rl.learner.batches import MicroBatcher
 from rl.learner.objective import token_logprobs
 from rl.models.freeze import set_trainable
 from tests.unit.learner.tiny import (
     cut,
     from_folder,
+    group_samples,
     objective_step,
     one_step,
     prepare,
@@ -44,6 +48,30 @@ MEMORY: dict[str, dict[str, Any]] = {
 }
 """Settings that change where numbers are and not what they are."""
 ADAPTERS = {"lora": {}, "lora on meta": {"fsdp": {"meta_init": True}}}
+
+PLANNED = {"all text": 20, "own vision": 60}
+"""Token budgets of packed micro-batches: several for each of two ranks, which plan for all samples or for their own."""
+
+
+def planned_step(name: str) -> dict[str, torch.Tensor]:
+    """One step of this rank's micro-batches as the learner plans them; `count` and `tokens` say what they were."""
+    vision = "vision" in name
+    policy = vision_policy() if vision else text_policy()
+    samples, images = group_samples(policy) if vision else (text_samples(policy), ImageTable())
+    config = LearnerConfig(tokens_per_microbatch=PLANNED[name])
+    batcher = MicroBatcher(config, policy, 0, torch.device("cpu"))
+    if "own" in name:
+        # The first rank gets all but the last two, so that by itself it makes more micro-batches than the second.
+        owned = [range(len(samples) - 2), range(len(samples) - 2, len(samples))]
+        mine = owned[dist.get_rank()] if dist.get_world_size() == 2 else range(len(samples))
+        batches = batcher.of_own([samples[i] for i in mine], images)
+        # The loss gives advantages by the place in the whole list.
+        batches = [replace(batch, index=tuple(mine[i] for i in batch.index)) for batch in batches]
+    else:
+        batches = batcher.of_all(samples, images, dist.get_rank(), dist.get_world_size())
+    shape = {"count": torch.tensor(len(batches)), "tokens": torch.tensor([batch.tokens for batch in batches])}
+    return one_step(policy, batches, len(samples)) | shape
+
 
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "token mean, kl_cov, reference": {
@@ -81,6 +109,10 @@ def scenarios(parts: dict[str, list[list[int]]], folder: str) -> dict[str, Any]:
         policy = vision_policy()
         set_trainable(policy, FROZEN[name])
         results[name] = one_step(policy, cut(samples, parts["vision"], images), 3)
+    policy = text_policy()
+    results["packed"] = one_step(policy, cut(text_samples(policy), parts["text"], packed=True), 7)
+    for name in PLANNED:
+        results[name] = planned_step(name)
     policy = text_policy()
     prepare(policy)
     batches = cut(text_samples(policy), parts["text"])

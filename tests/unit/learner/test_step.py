@@ -39,13 +39,14 @@ def plain_gradients(tied: bool = True) -> dict[str, torch.Tensor]:
     return {name: p.grad for name, p in policy.named_parameters()}  # type: ignore[misc]
 
 
+@pytest.mark.parametrize("layout", ["padded", "packed"])
 @pytest.mark.parametrize("wrap", ["root", "blocks"])
 @pytest.mark.parametrize("parts", PARTS)
-def test_gradients_do_not_depend_on_the_number_of_micro_batches(parts, wrap):
+def test_gradients_do_not_depend_on_the_number_of_micro_batches(parts, wrap, layout):
     policy = text_policy()
     samples = text_samples(policy)
-    strategy = prepare(policy, wrap)
-    _, norm = optimizer_step(strategy, cut(samples, PARTS[parts]), gspo_loss(7), clip_norm=1e9)
+    batches = cut(samples, PARTS[parts], packed=layout == "packed")
+    _, norm = optimizer_step(prepare(policy, wrap), batches, gspo_loss(7), clip_norm=1e9)
     expected = plain_gradients()
     got = {name: p.grad.full_tensor() for name, p in policy.named_parameters()}
     assert got.keys() == expected.keys()

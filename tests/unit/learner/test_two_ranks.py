@@ -16,6 +16,7 @@ from tests.unit.learner.ranks import (
     FROZEN,
     MEMORY,
     OBJECTIVES,
+    PLANNED,
     TEXT,
     TEXT_PARTS,
     VISION_PARTS,
@@ -47,12 +48,13 @@ def both(one_rank: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Resu
     return alone, [torch.load(folder / f"rank_{rank}.pt", weights_only=True) for rank in range(2)]
 
 
-@pytest.mark.parametrize("scenario", [*TEXT, "vision", *FROZEN, *MEMORY, *ADAPTERS])
+@pytest.mark.parametrize("scenario", [*TEXT, "vision", *FROZEN, *MEMORY, *ADAPTERS, "packed", *PLANNED])
 def test_the_same_parameters(both, scenario):
     alone, ranks = both
     for rank in ranks:
         assert rank[scenario].keys() == alone[scenario].keys()
-        for name, expected in alone[scenario].items():
+        for name in alone[scenario].keys() - {"count", "tokens"}:
+            expected = alone[scenario][name]
             torch.testing.assert_close(
                 rank[scenario][name], expected, rtol=0, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}"
             )
@@ -84,6 +86,22 @@ def test_settings_of_memory_change_no_number(both, name):
         assert result[name].keys() == alone["vision"].keys()
         for key, expected in alone["vision"].items():
             torch.testing.assert_close(result[name][key], expected, rtol=0, atol=1e-6, msg=lambda m, k=key: f"{k}: {m}")
+
+
+def test_packed_micro_batches_do_the_padded_update(both):
+    alone, _ = both
+    for name, expected in alone["blocks"].items():
+        torch.testing.assert_close(alone["packed"][name], expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_ranks_get_the_same_number_of_packed_micro_batches(both, name):
+    """Their tokens are those of one rank."""
+    alone, ranks = both
+    counts = [int(rank[name]["count"]) for rank in ranks]
+    assert counts[0] == counts[1] > 1
+    tokens = torch.cat([rank[name]["tokens"] for rank in ranks])
+    assert tokens.max() <= PLANNED[name] and tokens.sum() == alone[name]["tokens"].sum()
 
 
 def test_only_adapters_move(both):

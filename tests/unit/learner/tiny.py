@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from rl.algo.losses import LossInputs, gspo
-from rl.batch.sequences import ImageTable, MicroBatch, TrainingSample, collate
+from rl.batch.sequences import ImageTable, MicroBatch, TrainingSample, collate, concatenate
 from rl.config.learner import LearnerConfig, LogitsConfig, OptimizerConfig
 from rl.config.objective import LossConfig
 from rl.config.train import TrainConfig
@@ -111,6 +111,28 @@ def vision_samples(policy: Policy) -> tuple[list[TrainingSample], ImageTable]:
     return samples, images
 
 
+def group_samples(policy: Policy) -> tuple[list[TrainingSample], ImageTable]:
+    """Three completions of a prompt with two images of different shapes, two of one with the second image, one of text.
+
+    The groups are mixed, as a plan by length mixes them.
+    """
+    generator = np.random.default_rng(7)
+    images = ImageTable()
+    grids = {"wide": torch.tensor([1, 4, 8]), "small": torch.tensor([1, 4, 4])}
+    for key, grid in grids.items():
+        pixels = generator.standard_normal((int(grid.prod()), 3 * 2 * 4 * 4)).astype(np.float32)
+        images.add(key, torch.from_numpy(pixels), grid)
+    wide, small = ([VISION_START, *[IMAGE] * count, VISION_END] for count in (8, 4))
+    both, one, text = np.array([5, *wide, 9, *small, 6, 7]), np.array([*small, 11]), np.array([4, 8, 12])
+    shown = {"both": ("wide", "small"), "one": ("small",), "text": ()}
+    prompts = {"both": both, "one": one, "text": text}
+    order = (("both", 5), ("one", 3), ("both", 2), ("text", 6), ("one", 7), ("both", 4))
+    return [
+        _sample(policy, generator, prompts[name], [grids[key] for key in shown[name]], shown[name], response)
+        for name, response in order
+    ], images
+
+
 def _sample(
     policy: Policy,
     generator: np.random.Generator,
@@ -130,9 +152,12 @@ def _sample(
 
 
 def cut(
-    samples: Sequence[TrainingSample], parts: Sequence[Sequence[int]], images: ImageTable | None = None
+    samples: Sequence[TrainingSample],
+    parts: Sequence[Sequence[int]],
+    images: ImageTable | None = None,
+    packed: bool = False,
 ) -> list[MicroBatch]:
-    return [collate(samples, part, 0, images) for part in parts]
+    return [concatenate(samples, part, images) if packed else collate(samples, part, 0, images) for part in parts]
 
 
 def gspo_loss(sequences: int) -> LossFn:
