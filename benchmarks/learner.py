@@ -5,7 +5,8 @@ groups and the same Qwen3 of 7 million parameters in float32:
 
 - `ours`: `LearnerRank.train`, from groups in the object store to the packed new weights; the loss is DAPO;
 - `trl`: `GRPOTrainer` of TRL with its DAPO loss and its default layout, fed by a `rollout_func`; what it spends on
-  receiving, scoring and padding completions is left out. Of several micro-batch sizes its fastest counts;
+  receiving, scoring and padding completions is left out. The first round tries several micro-batch sizes, the
+  others its fastest alone;
 - `raw`: forward and backward of ours' micro-batches with a cross entropy, and no RL, no FSDP, no optimizer around it.
 
 TRL lives in a virtual environment that this script makes (`--trl-env`); it borrows torch and transformers from the one
@@ -37,9 +38,9 @@ from rl.metrics.tracker import environment
 
 TRL = ("trl==1.16.0", "accelerate==1.15.0")
 TRL_SCRIPT = Path(__file__).with_name("learner_trl.py")
-TRL_BATCHES = (4, 8, 16)
+TRL_BATCHES = (2, 4, 8)
 PROMPTS, GROUP = 8, 8
-STEPS = 4
+STEPS = 3
 VOCABULARY = 8192
 LEARNING_RATE = 1e-6
 
@@ -58,10 +59,12 @@ def main() -> None:
     python = make_trl_env(args.trl_env)
     mine = [sys.executable, __file__, "--out", str(args.out), *args.settings, "--side"]
     call([*mine, "make"])
-    rounds = []
+    rounds, sizes = [], TRL_BATCHES
     for number in range(args.rounds):
         results = {side: call([*mine, side]) for side in ("ours", "raw")}
-        results |= {f"trl/{size}": call([python, str(TRL_SCRIPT), str(args.out), str(size)]) for size in TRL_BATCHES}
+        peers = {size: call([python, str(TRL_SCRIPT), str(args.out), str(size)]) for size in sizes}
+        sizes = (max(peers, key=lambda size: rate(peers[size])),)
+        results |= {f"trl/{size}": result for size, result in peers.items()}
         rounds.append(results)
         rates = ", ".join(f"{side} {rate(result):.0f}" for side, result in results.items())
         print(f"round {number + 1}/{args.rounds}, tokens per CPU-second: {rates}", flush=True)
@@ -265,16 +268,17 @@ def rate(result: dict[str, Any]) -> float:
 
 def summarise(rounds: list[dict[str, Any]], settings: list[str]) -> dict[str, Any]:
     """Medians over rounds; ratios are medians of each round's own ratio."""
-    sides = {
-        side: {
-            "tokens_per_cpu_s": round(statistics.median(rate(results[side]) for results in rounds), 1),
-            "peak_gib": round(statistics.median(results[side]["gib"] for results in rounds), 3),
-            "padding_share": round(rounds[0][side].get("padding_share", rounds[0]["ours"]["padding_share"]), 4),
+    sides = {}
+    for side, first in rounds[0].items():
+        runs = [results[side] for results in rounds if side in results]
+        sides[side] = {
+            "tokens_per_cpu_s": round(statistics.median(map(rate, runs)), 1),
+            "peak_gib": round(statistics.median(run["gib"] for run in runs), 3),
+            "padding_share": round(first.get("padding_share", rounds[0]["ours"]["padding_share"]), 4),
+            "rounds": len(runs),
         }
-        for side in rounds[0]
-    }
     peers = [side for side in sides if side.startswith("trl/")]
-    fastest = max(peers, key=lambda side: sides[side]["tokens_per_cpu_s"])
+    fastest = max(peers, key=lambda side: rate(rounds[0][side]))
     # From the same weights, tokens and advantages: different norms would mean that the sides do different work.
     norms = {side: rounds[0][side]["grad_norm"] for side in ("ours", *peers)}
     assert max(norms.values()) < 1.01 * min(norms.values()), norms

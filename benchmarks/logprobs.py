@@ -185,11 +185,14 @@ def draw(summary: dict[str, Any]) -> Figure:
         for way, color, name in (("tiles", BLUE, "tile by tile"), ("whole", VERMILLION, "whole logits")):
             points = summary["curves"][way]
             real = [p for p in points if not p.get("extrapolated")]
-            beyond = points[len(real) - 1 :]
             ax.plot([p["tokens"] for p in real], [p[key] for p in real], color=color, marker="o", label=name)
-            if len(beyond) > 1:
+            beyond = points[len(real) :]
+            if beyond:
+                start = real[-1] if key == "gib" else min(real, key=lambda p: p[key] / p["tokens"])
+                line = [start, *beyond]
+                ax.plot([p["tokens"] for p in line], [p[key] for p in line], color=color, ls=":", zorder=1)
                 ax.plot(
-                    [p["tokens"] for p in beyond], [p[key] for p in beyond], color=color, ls=":", marker="o", mfc="w"
+                    [p["tokens"] for p in beyond], [p[key] for p in beyond], color=color, ls="", marker="o", mfc="w"
                 )
         if any(p.get("extrapolated") for p in summary["curves"]["whole"]):
             ax.plot([], [], color=MUTED, ls=":", marker="o", mfc="w", label="extrapolated")
