@@ -52,7 +52,8 @@ def final_answer(completion: str) -> str | None:
     boxes = [box.strip() for piece in rest for box in boxed(piece) if box.strip()]
     if _differ([*answers[:1], *boxes]):
         return None
-    return (answers or boxes or [None])[-1]
+    found = answers or boxes
+    return found[-1] if found else None
 
 
 def boxed(text: str) -> list[str]:
