@@ -93,7 +93,7 @@ def test_innovator_vl(cluster: None, candidates: str, solver: JudgeServer, tmp_p
     expected = set()
     for name, rewards in rates(out, "policy").items():
         right, n = int(sum(rewards)), len(rewards)
-        assert n in (8, 16), "attempts end early only where the fate is settled"
+        assert 8 <= n <= 16, "attempts end early where the fate is settled"
         pass_at_8 = 1 - comb(n - right, 8) / comb(n, 8)
         if pass_at_8 >= 0.5 and right / n <= 0.75 and 0 < right / n < 0.6:
             expected.add(name)
@@ -183,7 +183,7 @@ def _fields(sample: Sample) -> dict[str, Any]:
 
 def test_s1_vl(cluster: None, paths: Paths, openai_server: str, tmp_path: Path) -> None:
     """The judge at vLLM's server, the solver in a rollout worker of our own."""
-    judge = {"endpoint": {"url": openai_server, "model": "tiny"}, "max_tokens": 200, "temperature": 1.0}
+    judge = {"endpoint": {"url": openai_server, "model": "tiny"}, "max_tokens": 900, "temperature": 1.0}
     engine = ENGINE.model_dump() | {"max_model_len": 2048, "images_per_prompt": 4}
     solver = {"model": paths.tuned, "max_tokens": 16, "rollout": {"engine": engine, "sampling": {"max_tokens": 16}}}
     changes = {
