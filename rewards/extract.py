@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, Protocol
 
 from rewards.base import RewardResult, Verifier, no_answer
@@ -14,15 +15,14 @@ from rewards.base import RewardResult, Verifier, no_answer
 MAX_BOXES = 500
 MAX_BRACES = 10_000
 _THINK = re.compile(r"<(/?)think>", re.IGNORECASE)
+_LAST_THINK = re.compile(r".*<(/?)think>", re.IGNORECASE | re.DOTALL)
 _ANSWER = re.compile(r"<(/?)answer>", re.IGNORECASE)
-_BRACES = re.compile(r"\\boxed\s{0,8}\{|\\.|[{}]", re.DOTALL)
+_BRACES = re.compile(r"\\boxed\s{0,8}\{|\\.|\{|\}", re.DOTALL)  # literal starts: a set would slow the search
 
 
 def after_reasoning(completion: str) -> str | None:
     """The text after the last `</think>`; the whole text where there are no think tags; None while one is open."""
-    last: re.Match[str] | None = None
-    for tag in _THINK.finditer(completion):
-        last = tag
+    last = _LAST_THINK.match(completion)
     if last is None:
         return completion
     return completion[last.end() :] if last.group(1) else None
@@ -98,10 +98,11 @@ def is_well_formed(completion: str, *, thinks: bool = True) -> bool:
     The opening think tag may be missing, because chat templates often put it into the prompt.
     """
     text = completion.strip()
-    answer_tags = [match.group(1) for match in _ANSWER.finditer(text)]
-    if answer_tags != ["", "/"] or text[-9:].lower() != "</answer>":
+    if text[-9:].lower() != "</answer>":
         return False
-    think_tags = [match.group(1) for match in _THINK.finditer(text)]
+    answer_tags, think_tags = ([tag.group(1) for tag in islice(tags.finditer(text), 3)] for tags in (_ANSWER, _THINK))
+    if answer_tags != ["", "/"]:
+        return False
     if not thinks:
         return not think_tags and text[:8].lower() == "<answer>"
     if think_tags not in (["", "/"], ["/"]) or (len(think_tags) == 2 and text[:7].lower() != "<think>"):

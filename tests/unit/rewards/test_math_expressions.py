@@ -12,7 +12,7 @@ import pytest
 
 from rewards import score
 from rewards.base import RewardResult
-from rewards.expressions import evaluate, grammar, scalar, structure, tree_limits, trees
+from rewards.expressions import evaluate, grammar, intervals, scalar, structure, tree_limits, trees
 from rewards.expressions.latex import Expression, normalise
 from rewards.expressions.limits import too_complex, too_large
 from rewards.expressions.statement import listed_boxes, statement
@@ -354,6 +354,30 @@ def test_structures() -> None:
     assert decide("1.22", "1,22") is True
     assert decide("x=1", "y=1") is None
     assert decide(r"\begin{pmatrix}1\end{pmatrix}", "1") is None
+
+
+@pytest.mark.parametrize(
+    ("gold", "prediction", "expected"),
+    [
+        (r"(-\infty, 2) \cup [3, \infty)", r"[3, \infty) \cup (-\infty, 2)", True),
+        (r"[0, 1) \cup [1, 2]", "[0, 2]", True),
+        (r"[0, 1) \cup (1, 2]", "[0, 2]", False),
+        (r"[0, 1) \cup (1, 2] \cup \{1\}", "[0, 2]", True),
+        (r"(0, 3) \cup (1, 2)", "(0, 3)", True),
+        (r"(0, 1] \cup (1, \frac{4}{2})", "(0, 2)", True),
+        (r"(0, 1] \cup (3, 4)", r"(0, 1) \cup (3, 4)", False),
+        (r"x \in (0, 1) \cup (3, 4)", r"(3, 4) \cup (0, 1)", True),
+        (r"[0, \infty] \cup (-2, -1)", r"(-2, -1) \cup [0, \infty)", True),
+        (r"x \in (0, 1) \cup (3, 4)", r"y \in (0, 1) \cup (3, 4)", None),
+        (r"(0, a) \cup (3, 4)", r"(0, a) \cup (3, 4.0)", None),
+        (r"(0, \sqrt{2}) \cup (3, 4)", "(0, 4)", None),
+        (r"(1, 0) \cup (3, 4)", "(3, 4)", None),
+        ("(0, 1)", "(0, 1)", None),
+        (r"(0, 1) \cup (2, 3)", "1, 2", None),
+    ],
+)
+def test_unions_of_intervals(gold: str, prediction: str, expected: bool | None) -> None:
+    assert intervals.decide(normalise(gold), normalise(prediction)) is expected
 
 
 def test_tolerance_of_the_row() -> None:
