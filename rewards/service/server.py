@@ -24,8 +24,13 @@ def serve(settings: ServiceSettings) -> None:
         PluginError, UnknownVerifier: as `RewardPool`.
         SystemExit: the address can't be bound.
     """
-    pool_settings = {"timeouts": settings.timeouts, "plugins": settings.plugins}
-    with RewardPool(settings.workers, settings.timeout_s, settings.memory_mb, **pool_settings) as pool:
+    with RewardPool(
+        settings.workers,
+        settings.timeout_s,
+        settings.memory_mb,
+        plugins=settings.plugins,
+        timeouts=settings.timeouts,
+    ) as pool:
         load = Load(settings)
         config = uvicorn.Config(
             create_app(settings, pool, load),
