@@ -10,7 +10,7 @@ import rewards
 from rewards import plugin_template, registry
 from rewards.conformance import Report, Settings, check, hostile
 
-pytestmark = [pytest.mark.integration, pytest.mark.conformance, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.conformance, pytest.mark.timeout(900)]
 
 TEMPLATE = str(Path(plugin_template.__file__))
 DEADLINE = 2.0
