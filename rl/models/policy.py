@@ -19,7 +19,7 @@ from rl.batch.sequences import MicroBatch, PixelBatch
 from rl.errors import ConfigError, DataError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: DeepSpeed looks through `vars` of what a module returns
 class TokenScores:
     """Per trained token of a micro-batch, float32 [N] each, in nats."""
 
