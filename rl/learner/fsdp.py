@@ -72,8 +72,7 @@ class Fsdp2:
 
     def load(self, folder: Path) -> int:
         parts = checkpoint.read(folder, self._parts(0))
-        groups = self.optimizer.param_groups
-        settings = [{key: value for key, value in group.items() if key != "params"} for group in groups]
+        settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         set_state_dict(
             self.policy,
             self.optimizer,
@@ -81,7 +80,7 @@ class Fsdp2:
             optim_state_dict=parts["optimizer"],
             options=StateDictOptions(ignore_frozen_params=True, strict=False),
         )
-        for group, kept in zip(groups, settings, strict=True):
+        for group, kept in zip(self.optimizer.param_groups, settings, strict=True):  # other dicts than before
             group.update(kept)
         checkpoint.go_to(self.schedule, int(parts["schedule"]["last_epoch"]))
         return int(parts["version"])
