@@ -72,7 +72,7 @@ class Fsdp2:
 
     def load(self, folder: Path) -> int:
         parts = checkpoint.read(folder, self._parts(0))
-        settings = [{key: value for key, value in g.items() if key != "params"} for g in self.optimizer.param_groups]
+        settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         set_state_dict(
             self.policy,
             self.optimizer,

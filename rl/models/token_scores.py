@@ -23,7 +23,7 @@ _FLOOR = -1e30
 """The logit of an excluded token: exp gives 0, and unlike -inf it makes no NaN with a running maximum."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: DeepSpeed looks through `vars` of what a module returns
 class TokenScores:
     """Per trained token of a micro-batch, float32 [N] each, in nats."""
 
