@@ -162,7 +162,7 @@ def fates(material: Material) -> Pieces:
     rows += [(fate.replace("_", " "), "-", 0, "0.0%") for fate in files.FATES if counts[fate] == 0]
     total = ("admitted", "", admitted, "100.0%")
     pieces = [html.table(("fate", "reason", "groups", "share"), rows, total)]
-    figure = plots.fates_over_time(material.metrics)
+    figure = plots.fates_over_time(material.fates)
     if figure is not None:
         caption = "Look for filtered groups taking over: then most prompts are too easy or too hard to teach anything."
         pieces.append(html.plot(svg_uri(figure), "groups per step by fate", caption))
@@ -263,13 +263,14 @@ def sft(material: Material) -> Pieces:
         _, speed = files.column(metrics, "tokens_per_s")
         ends = (f"{losses[0]:.3f}", f"{losses[-1]:.3f}") if losses else ("-", "-")
         rate = f"{sum(speed) / len(speed):.0f}" if speed else "-"
-        rows.append((name, len(metrics), *ends, rate, seconds_text(times[-1]) if times else "-"))
+        steps = metrics[-1]["step"] if metrics else 0  # rows are logged every so many steps
+        rows.append((name, steps, *ends, rate, seconds_text(times[-1]) if times else "-"))
     return [
         html.table(("stage", "steps", "first loss", "last loss", "tokens/s", "time"), rows),
         _figure(
             "loss",
             plots_pipeline.sft_loss(material.sft),
-            "Look for each stage starting where the one before ended or below: a jump is a change of data or format.",
+            "Each stage has a scale of its own. Look for curves that still fall where they end: more steps would help.",
         ),
     ]
 

@@ -77,6 +77,8 @@ def test_numbers_of_the_tables(text: str) -> None:
     assert ["both worked", "62.5%", "300.0"] in rows
     assert ["learner waited for rollout", "25.0%", "120.0"] in rows
     assert ["rollout waited for learner", "12.5%", "60.0"] in rows
+    (align,) = [row for row in rows if row[0] == "sft-1-align"]
+    assert (align[1], align[5]) == ("400", "40 s")  # the last step, not the 80 rows that were logged
     assert ["all", "10 min 00 s"] in rows  # 120 + 480.5 s, to the even second
 
 
