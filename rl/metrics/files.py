@@ -6,7 +6,7 @@ A run folder (for example `runs/quickstart/rl`) holds:
 |---|---|
 | `config.yaml` | the resolved config |
 | `mixture.yaml` | the mixture of rewards, where one grades |
-| `environment.json` | versions and CPU count of the machine that trained (written when the tracker opens) |
+| `environment.json` | time, commit, versions and CPU count of the machine when the tracker first opened |
 | `metrics.jsonl` | one row per optimizer step; keys below |
 | `timeline.jsonl` | `{"actor", "phase", "start", "end", "step"}`: who did what when, in seconds since the run began |
 | `fates.jsonl` | one row per admission: `{"uid", "sample_id", "fate", "reason", "admitted_version", "step"}` |
