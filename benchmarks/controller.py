@@ -33,7 +33,8 @@ from rl.data.store import OrderedPrompts
 from rl.fleet import Fleet
 from rl.ledger import Ledger
 from rl.loop import Loop
-from rl.metrics.tracker import Tracker, environment
+from rl.metrics.environment import environment
+from rl.metrics.tracker import Tracker
 from rl.records import GroupMeta
 from rl.rollout.worker import PromptTask
 

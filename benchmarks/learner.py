@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from rl.metrics.tracker import environment
+from rl.metrics.environment import environment
 
 TRL = ("trl==1.16.0", "accelerate==1.15.0")
 TRL_SCRIPT = Path(__file__).with_name("learner_trl.py")

@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from rl.metrics.environment import environment
 from rl.metrics.style import BLUE, MUTED, VERMILLION, dress, legend, new_figure, png_bytes
-from rl.metrics.tracker import environment
 
 TOKENS = (512, 1024, 2048, 4096, 8192, 16384)
 WIDTHS, WIDE_TOKENS = (896, 2048), 2048

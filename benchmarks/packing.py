@@ -30,7 +30,7 @@ from rl.config.sft import SFTDataConfig
 from rl.learner.batches import MicroBatcher, shape_sums
 from rl.learner.fsdp import close_ranks, free_port, init_ranks, make_optimizer, shard
 from rl.learner.step import optimizer_step
-from rl.metrics.tracker import environment
+from rl.metrics.environment import environment
 from rl.models.encoder import PromptEncoder
 from rl.models.policy import Policy, TokenScores, extend_positions, load_policy
 from rl.sft.data import load_rows

@@ -53,7 +53,7 @@ from benchmarks.reward_traffic import traffic
 from rewards import Request, RewardPool, esmiles
 from rewards.conformance import hostile
 from rewards.extract import after_reasoning, final_answer
-from rl.metrics.tracker import environment
+from rl.metrics.environment import environment
 
 SAMPLES = 16
 DEADLINE_S = 1.0

@@ -43,6 +43,9 @@ from rl.run_io import RunIO
 _FAILURES_IN_A_ROW = 3
 _FILTERED_IN_A_ROW = 50
 """Capacities' worth of groups that may fail, or be filtered, one after another before the run is called starved."""
+_WATCH_S = 5.0
+_QUIET_S = 30.0
+"""When the learner has waited so long for a batch, the run says what its groups came to; and again after as long."""
 _STARVED = {
     True: "had equal rewards (the last: {reason}), so nothing can be learned; choose easier or harder prompts "
     "(`rl curate`), or a larger algo.group_size",
@@ -77,6 +80,7 @@ class Loop:
         self._failures = 0
         self._filtered = 0
         self._progress, self._stall_counts = time.monotonic(), True
+        self._waits_since: float | None = None
         self._stopping = asyncio.Event()
         self._push: asyncio.Task[None] | None = None
         self._writing: asyncio.Task[None] | None = None
@@ -192,8 +196,9 @@ class Loop:
 
     async def _train(self) -> None:
         while self.version < self.config.steps:
-            waiting = time.time()
+            waiting, self._waits_since = time.time(), time.monotonic()
             batch = await self._unless_stopped(self._batch())
+            self._waits_since = None
             if batch is None:
                 break
             taken = time.time()
@@ -287,10 +292,15 @@ class Loop:
     # ---- watching -------------------------------------------------------------------------------------------------
 
     async def _watch(self) -> None:
-        limit = self.config.stall_timeout_s
+        limit, said = self.config.stall_timeout_s, time.monotonic()
         while True:
-            await asyncio.sleep(min(5.0, limit / 4))
-            idle = time.monotonic() - self._progress
+            await asyncio.sleep(min(_WATCH_S, limit / 4))
+            now = time.monotonic()
+            since = self._waits_since
+            if since is not None and now - max(said, since) >= _QUIET_S:
+                said = now
+                self.io.waiting(now - since, self.ledger, self.buffer.ready, self.buffer.groups_per_step)
+            idle = now - self._progress
             if idle > limit and self._stall_counts:
                 raise StarvationError(
                     f"nothing finished for {idle:.0f} s at version {self.version}: {self.buffer.used} of "

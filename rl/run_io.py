@@ -17,7 +17,7 @@ from rl.errors import CheckpointError
 from rl.eval.runner import attempt_all, attempt_seed, evaluate
 from rl.fleet import Fleet
 from rl.ledger import Ledger
-from rl.metrics.console import RunTable
+from rl.metrics.console import RunTable, waiting_line
 from rl.metrics.tracker import Tracker
 
 CHECKPOINTS = "checkpoints"
@@ -64,14 +64,20 @@ class RunIO:
     def step(self, step: int, row: dict[str, Any], ledger: Ledger) -> None:
         """Write a finished step's row."""
         now = time.time()
-        counts = ledger.counts()
-        fates = {f"groups/{fate}": float(counts[fate]) for fate in ("trained", "filtered", "stale", "failed")}
+        fates = dict.fromkeys((f"groups/{fate}" for fate in ("trained", "filtered", "stale", "failed")), 0.0)
+        for reason, count in ledger.since_mark().items():
+            fates[f"groups/{reason.partition(':')[0]}"] += count
+        ledger.mark()
         times = {"time_s": now - self.started, "time/step_s": now - self._last_step}
         self._last_step = now
         full = row | fates | times | {"step": step, "version": step}
         self.tracker.log(step, full)
         self.table.update(full)
         ledger.check()
+
+    def waiting(self, seconds: float, ledger: Ledger, ready: int, needed: int) -> None:
+        """Say what came of the groups since the last step, while the learner has waited for a batch for `seconds`."""
+        self.table.note(waiting_line(seconds, ledger.since_mark(), ready, needed))
 
     async def evaluate(self, pool: RolloutPool, rewards: RewardClient, step: int) -> None:
         """Evaluate on `data.eval`, if there is one, and write the result."""

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from rl.learner.fsdp import full_tensors
 from rl.learner.strategy import Strategy
+from rl.models.files import save_weights
 from rl.models.lora import merged, save_adapter
 from rl.models.policy import Policy
 
@@ -63,10 +63,7 @@ def export_hf(strategy: Strategy, source: str | Path, out: str | Path) -> Callab
                 and file.suffix in {".json", ".jinja", ".txt", ".model"}
             ):
                 shutil.copyfile(file, out / file.name)
-        partial = out / "model.safetensors.partial"
-        weights = {name: tensor.contiguous() for name, tensor in _on_disk(policy, tensors).items()}
-        save_file(weights, partial, metadata={"format": "pt"})
-        partial.rename(out / "model.safetensors")
+        save_weights(_on_disk(policy, tensors), out / "model.safetensors")
         save_adapter(policy.model, tensors, out / "adapter", source)
 
     return write

@@ -6,7 +6,7 @@ A run folder (for example `runs/quickstart/rl`) holds:
 |---|---|
 | `config.yaml` | the resolved config |
 | `mixture.yaml` | the mixture of rewards, where one grades |
-| `environment.json` | versions and CPU count of the machine that trained (written when the tracker opens) |
+| `environment.json` | time, commit, versions and CPU count of the machine when the tracker first opened |
 | `metrics.jsonl` | one row per optimizer step; keys below |
 | `timeline.jsonl` | `{"actor", "phase", "start", "end", "step"}`: who did what when, in seconds since the run began |
 | `fates.jsonl` | one row per admission: `{"uid", "sample_id", "fate", "reason", "admitted_version", "step"}` |
@@ -25,7 +25,7 @@ grade),
 `response/length_mean`, `response/length_max`, `response/truncated_fraction`, `entropy` (nats),
 `kl/behaviour` (k3 of behaviour against proximal, nats), `clip/fraction`, `grad_norm`, `lr`,
 `staleness/mean`, `staleness/max`, `staleness/hist` (a mapping of age to number of groups),
-`groups/trained`, `groups/filtered`, `groups/stale`, `groups/failed`,
+`groups/finished`, `groups/trained`, `groups/filtered`, `groups/stale`, `groups/failed` (counts since the step before),
 `behaviour_weight/mean`, `behaviour_weight/capped_fraction` (out of the correction's bounds),
 `filter/groups/<reason>`, `filter/completions/<reason>` (counts since the step before; absent where zero),
 with the features that they belong to: `clip/dual_fraction`, `covariance/selected_fraction`, `kl/reference` (nats),

@@ -85,6 +85,12 @@ def curve(ax: Axes, steps: Sequence[float], values: Sequence[float], color: str,
     ax.plot(steps, smooth(values, width), color=color, linewidth=1.8, label=label, **line)
 
 
+def line_styles(count: int) -> list[dict[str, Any]]:
+    """Colour and dashes of `count` curves in one plot, each different: a new pattern of dashes once colours run out."""
+    dashes: list[Any] = ["solid", *((0, (4, 2) + (1, 2) * dots) for dots in range(count // len(CYCLE)))]
+    return [{"color": CYCLE[i % len(CYCLE)], "linestyle": dashes[i // len(CYCLE)]} for i in range(count)]
+
+
 def averaged(count: int) -> str:
     """Says in a title what the thick line is."""
     width = window(count)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import logging
 import math
 import os
-import platform
 import threading
 from collections import Counter
 from collections.abc import Mapping
@@ -20,10 +18,10 @@ import yaml
 from rl.config.metrics import TrackerConfig, WandbConfig
 from rl.errors import CheckpointError, ConfigError
 from rl.metrics import files
+from rl.metrics.environment import environment
 
 logger = logging.getLogger(__name__)
 
-PACKAGES = ("innovator-rl", "torch", "vllm", "sglang", "ray", "transformers", "deepspeed", "rdkit")
 ROW_FILES = (files.METRICS, files.TIMELINE, files.FATES_FILE)
 Value = float | int | None | Mapping[Any, float | int | None]
 
@@ -233,17 +231,6 @@ def flatten(row: Mapping[str, Any]) -> dict[str, float]:
         elif value is not None:
             flat[key] = float(value)
     return flat
-
-
-def environment() -> dict[str, Any]:
-    """Versions of Python and of the packages that decide a run's numbers, and the machine's CPU count."""
-    versions: dict[str, str] = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue  # an optional backend that this machine does not have
-    return {"versions": versions, "cpu_count": os.cpu_count(), "machine": platform.machine(), "os": platform.system()}
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -16,6 +16,7 @@ from torch import nn
 
 from rl.config.learner import LoraConfig
 from rl.errors import ConfigError
+from rl.models.files import save_weights
 from rl.models.freeze import nearest
 from rl.models.policy import Policy
 
@@ -93,8 +94,6 @@ def save_adapter(model: Any, tensors: Mapping[str, torch.Tensor], folder: Path, 
 
     Does nothing for a model without adapters.
     """
-    from safetensors.torch import save_file
-
     parts = {name: tensor for name, tensor in tensors.items() if name.endswith((_A, _B))}
     if not parts:
         return
@@ -102,7 +101,5 @@ def save_adapter(model: Any, tensors: Mapping[str, torch.Tensor], folder: Path, 
     settings = model.peft_config[_ADAPTER]
     settings.base_model_name_or_path = str(base)
     settings.save_pretrained(folder)
-    named = {f"base_model.model.{name.replace(f'.{_ADAPTER}.', '.')}": t.contiguous() for name, t in parts.items()}
-    partial = folder / "adapter_model.safetensors.partial"
-    save_file(named, partial, metadata={"format": "pt"})
-    partial.rename(folder / "adapter_model.safetensors")
+    named = {f"base_model.model.{name.replace(f'.{_ADAPTER}.', '.')}": tensor for name, tensor in parts.items()}
+    save_weights(named, folder / "adapter_model.safetensors")

@@ -43,6 +43,7 @@ class FakeRun:
         self.on_fate: Callable[[dict[str, Any]], None] = lambda row: None
         self.on_push: Callable[[int], Awaitable[None]] = _nothing
         self.on_written: Callable[[int], Awaitable[None]] = _nothing
+        self.on_waiting: Callable[[dict[str, int], int, int], None] = lambda reasons, ready, needed: None
         self.probe: Callable[[int], tuple[float, float, int]] = lambda version: (1e-6, 1e-5, version)
         self.shares: list[list[list[UpdateShare]]] = []
         self.tasks: list[PromptTask] = []
@@ -66,6 +67,7 @@ class FakeRun:
                 rollout_activity=lambda busy, step: {},
                 outages=lambda fleets, step: {},
                 step=self._step,
+                waiting=self._waiting,
                 evaluate=self._evaluate,
                 checkpoint=self._checkpoint,
                 profile=self._profile,
@@ -114,6 +116,10 @@ class FakeRun:
         self.events.append(("step", step))
         self.rows.append(row)
         ledger.check()
+        ledger.mark()
+
+    def _waiting(self, seconds: float, ledger: Ledger, ready: int, needed: int) -> None:
+        self.on_waiting(ledger.since_mark(), ready, needed)
 
     async def _evaluate(self, pool: Any, rewards: Any, step: int) -> None:
         self.events.append(("evaluate", step, self.engine_version))

@@ -457,3 +457,42 @@ async def test_a_profile_that_is_asked_for_is_made_with_the_pushed_weights(tmp_p
     await complete(run, steps=3)
     assert [event for event in run.events if event[0] == "profile"] == [("profile", 1, 1)]
     assert prompts.answers == [{"s0": (1, 4), "s1": (1, 4)}]
+
+
+async def test_a_run_that_gets_no_batch_says_what_its_groups_came_to(tmp_path, monkeypatch):
+    monkeypatch.setattr(rl.loop, "_WATCH_S", 0.0)
+    monkeypatch.setattr(rl.loop, "_QUIET_S", 0.0)
+    run, said = FakeRun(str(tmp_path)), asyncio.Event()
+    # Groups 0 and 1 are filtered, 2 fails, 3 is ready; 4 comes only after the line that says so.
+    table = {0: (1.0, 1.0), 1: (0.0, 0.0), 2: (None, None)}
+    run.rewards = lambda task: table.get(task.uid, (1.0, 0.0))
+    expected = {"filtered:all_right": 1, "filtered:all_wrong": 1, "failed:reward: timeout": 1}
+
+    async def on_generate(task):
+        if task.uid == 4:
+            await said.wait()
+
+    def on_waiting(reasons, ready, needed):
+        if (reasons, ready, needed) == (expected, 1, 2):
+            said.set()
+
+    run.on_generate, run.on_waiting = on_generate, on_waiting
+    await complete(run, steps=1)
+    assert said.is_set()
+
+
+async def test_a_learner_that_computes_is_not_said_to_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr(rl.loop, "_WATCH_S", 0.0)
+    monkeypatch.setattr(rl.loop, "_QUIET_S", 0.0)
+    run, lines, said_meanwhile = FakeRun(str(tmp_path)), [], []
+    run.on_waiting = lambda *said: lines.append(said)
+
+    async def on_train(version):
+        before = len(lines)
+        for _ in range(20):  # turns of the watch
+            await asyncio.sleep(0)
+        said_meanwhile.append(len(lines) - before)
+
+    run.on_train = on_train
+    await complete(run, steps=2)
+    assert said_meanwhile == [0, 0]
