@@ -12,6 +12,7 @@ from rl.config.eval import EvalConfig
 from rl.data.containers import answer_types
 from rl.eval.runner import evaluate
 from rl.metrics.tracker import Tracker
+from rl.models.context import context_problems
 from rl.reward_setup import problems
 
 
@@ -19,6 +20,7 @@ def check(config: EvalConfig) -> list[str]:
     """Problems that would stop `run`, for --dry-run."""
     wanted = {"model": config.model, "data": config.data}
     found = [f"{key} {value} does not exist" for key, value in wanted.items() if not Path(value).exists()]
+    found += context_problems(config.model, config.rollout.engine.max_model_len)
     return found + problems(config.rewards, answer_types((config.data,)))
 
 
