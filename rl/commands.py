@@ -115,10 +115,18 @@ def load(
     raw = apply_overrides(raw, overrides)
     left = [] if command.words == "pipeline" else unfilled(raw)
     if left:
-        keys = ", ".join(f"{key}=VALUE" for key in left)
-        raise ConfigError(f"{path} holds names in braces that `rl pipeline` fills; alone it needs {keys}")
+        raise ConfigError(_unfilled_text(Path(path), left))
     model: type[StrictModel] = resolve(command.config)
     return parse_config(model, raw, where=str(path))
+
+
+def unfilled_keys(path: str | Path) -> list[str]:
+    """Dotted keys of a config file that a pipeline fills; none where the file can run by itself."""
+    from rl.config.base import read_yaml
+    from rl.config.placeholders import unfilled
+
+    raw = read_yaml(path)
+    return [] if raw.get("command") == "pipeline" else unfilled(raw)
 
 
 def problems(command: Command, config: StrictModel) -> list[str]:
@@ -126,6 +134,35 @@ def problems(command: Command, config: StrictModel) -> list[str]:
     module = importlib.import_module(command.runner.partition(":")[0])
     check = getattr(module, "check", None)
     return [] if check is None else list(check(config))
+
+
+def _unfilled_text(path: Path, keys: Sequence[str]) -> str:
+    """That a file is a step, of which pipelines, and where its resolved form is after a run."""
+    steps = _pipelines_beside(path)
+    owner = ", ".join(f"`rl pipeline {file}`" for file, _ in steps) or "`rl pipeline`"
+    done = " or ".join(f"{out}/configs/" for _, out in steps if out) or "OUT/configs/"
+    needs = " ".join(f"{key}=VALUE" for key in keys)
+    return (
+        f"{path} is a step of a pipeline, which fills {', '.join(keys)}. Run {owner}; use the resolved file that a run "
+        f"leaves in {done}; or give the values here: {needs}"
+    )
+
+
+def _pipelines_beside(path: Path) -> list[tuple[Path, str]]:
+    """Pipeline files in the folder of a step's file that name it, each with its `out`."""
+    from rl.config.base import read_yaml
+
+    found = []
+    for file in sorted(path.parent.glob("*.y*ml")):
+        try:
+            raw = read_yaml(file)
+        except ConfigError:  # a file of something else
+            continue
+        steps = raw.get("steps") if raw.get("command") == "pipeline" else None
+        named = [step.get("config") for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
+        if path.name in named:
+            found.append((file, str(raw.get("out") or "")))
+    return found
 
 
 def _names() -> str:

@@ -51,3 +51,9 @@ class CheckpointError(RLError, RuntimeError):
 
 class StoppedError(RLError):
     """A run was asked to stop and did so in good order; it can be resumed."""
+
+
+def first_lines(exc: BaseException, lines: int = 6, chars: int = 800) -> str:
+    """The beginning of what an exception of another library says: enough to act on, and no stack of several pages."""
+    said = "\n".join(line for line in str(exc).strip().splitlines()[:lines]) or type(exc).__name__
+    return said if len(said) <= chars else said[:chars] + " ..."

@@ -29,6 +29,7 @@ from rl.metrics.files import MIXTURE
 from rl.metrics.report import write_report
 from rl.metrics.summary import build_summary
 from rl.metrics.tracker import Tracker
+from rl.models.context import context_problems
 from rl.reward_setup import Carried, carry, check_mixture, check_tasks, problems
 from rl.rollout.worker import PromptTask
 from rl.run_io import RunIO, complete_checkpoints, latest_checkpoint
@@ -45,6 +46,7 @@ def check(config: TrainConfig) -> list[str]:
         folders = enumerate(config.data.curriculum.attempts)
         wanted |= {f"data.curriculum.attempts.{i}": folder for i, folder in folders}
     found = [f"{key} {value} does not exist" for key, value in wanted.items() if value and not Path(value).exists()]
+    found += context_problems(config.model, config.rollout.engine.max_model_len)
     for path, role in ((config.algo.loss.name, "loss"), (config.algo.advantages.group, "advantages")):
         if ":" in path:
             try:

@@ -146,9 +146,14 @@ def train(
 
 
 @app.command("eval")
-def evaluate(config: ConfigPath, overrides: Overrides = None, dry_run: DryRun = False) -> None:
+def evaluate(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the result that `out` holds.")] = False,
+) -> None:
     """Measure accuracy per task, mean@k and Pass@k."""
-    execute("eval", config, overrides or [], dry_run=dry_run)
+    execute("eval", config, overrides or [], dry_run=dry_run, arguments={"overwrite": overwrite})
 
 
 @app.command()

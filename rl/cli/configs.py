@@ -31,6 +31,8 @@ def show(
 @config_app.command("check")
 def check(paths: Annotated[list[Path], typer.Argument(metavar="CONFIG...", help="YAML files.")]) -> None:
     """Validate config files; a pipeline with the files of its steps."""
+    from rl.commands import unfilled_keys
+
     wrong = 0
     for path in paths:
         try:
@@ -39,7 +41,9 @@ def check(paths: Annotated[list[Path], typer.Argument(metavar="CONFIG...", help=
             wrong += 1
             print(f"{path}: {exc}")
         else:
-            print(f"{path}: ok (rl {words})")
+            keys = ", ".join(unfilled_keys(path))
+            step = f"; a step of a pipeline, which fills {keys}: it can't run without values for them" if keys else ""
+            print(f"{path}: ok (rl {words}{step})")
     if wrong:
         raise ConfigError(f"{wrong} of {len(paths)} files can't be used")
 

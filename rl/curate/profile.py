@@ -34,6 +34,7 @@ from rl.data.validate import MARKER, to_sample
 from rl.errors import ConfigError, EndpointUnavailable, EngineError
 from rl.eval.runner import Attempts, attempt, attempt_seed, prompts_in_flight
 from rl.metrics.console import Meter, progress
+from rl.models.context import context_problems
 from rl.records import RIGHT
 from rl.reward_setup import problems
 from rl.rollout.endpoint import EndpointPool
@@ -52,6 +53,9 @@ def check(config: ProfileConfig) -> list[str]:
     wanted["candidates"] = config.candidates
     found = [f"{key} {value} does not exist" for key, value in wanted.items() if not Path(value).exists()]
     for name, policy in config.policies.items():
+        key = "rollout" if policy.rollout is None else f"policies.{name}.rollout"
+        engine = (policy.rollout or config.rollout).engine
+        found += context_problems(policy.model, engine.max_model_len, key)
         variable = policy.endpoint.api_key_env if policy.endpoint else None
         if variable and not os.environ.get(variable):
             found.append(

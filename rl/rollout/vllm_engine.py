@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from rl.config.rollout import EngineConfig
-from rl.errors import EngineDeadError, EngineError, SyncError
+from rl.errors import EngineDeadError, EngineError, SyncError, first_lines
 from rl.models.policy import unsampled_ids
 from rl.records import Rollout, VersionSpan, WeightBundle
 from rl.rollout.engine import Generated, GenerateRequest, PushTimes
@@ -85,7 +85,7 @@ class VllmEngine:
         try:
             self._engine: Any = LLMEngine.from_engine_args(EngineArgs(**kwargs))
         except Exception as exc:
-            raise EngineError(f"vLLM could not load {model}: {exc}") from exc
+            raise EngineError(f"vLLM could not load {model}: {first_lines(exc)}") from exc
         # The bias is bounded by -100, which leaves e^-100 of the mass: nothing at any precision used here.
         self._bias = dict.fromkeys(unsampled_ids(self._engine.model_config.hf_config), -100.0) or None
         self._core: Any = self._engine.engine_core.engine_core

@@ -7,6 +7,7 @@ learner, texts for the reward workers, and only numbers return to the driver.
 from __future__ import annotations
 
 import base64
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -21,11 +22,14 @@ from rl.config.objective import FilterConfig
 from rl.config.rollout import EngineConfig, SamplingConfig
 from rl.data.formats import OnBad
 from rl.data.store import SampleStore
+from rl.errors import EngineError, RLError, first_lines
 from rl.models.encoder import EncodedPrompt, PromptEncoder
 from rl.records import Group, GroupMeta, Rollout, Sample, WeightBundle
 from rl.rollout.engine import Engine, GenerateRequest, PushTimes
 from rl.rollout.questions import CompletionTask
 from rl.rollout.vllm_engine import VllmEngine
+
+logger = logging.getLogger(__name__)
 
 ENGINES: dict[str, type[Any]] = {"vllm": VllmEngine}
 
@@ -73,7 +77,7 @@ class ScoringTask:
 
 
 class RolloutWorker:
-    """See the module docstring. Blocks in the constructor until the engine is ready."""
+    """See the module docstring. Blocks in the constructor until the engine is ready; `ready` says if it is not."""
 
     def __init__(
         self,
@@ -85,13 +89,27 @@ class RolloutWorker:
         on_bad: OnBad = "raise",
     ) -> None:
         self.name = name
-        self.encoder = PromptEncoder(model, prompts)
-        self.stores = {path: SampleStore(path, prompts, on_bad=on_bad) for path in datasets}
-        self.engine: Engine = ENGINES[engine.backend](model, engine)
+        self._failure: RLError | None = None
+        try:
+            self.encoder = PromptEncoder(model, prompts)
+            self.stores = {path: SampleStore(path, prompts, on_bad=on_bad) for path in datasets}
+            self.engine: Engine = ENGINES[engine.backend](model, engine)
+        except Exception as exc:
+            # An actor whose constructor raises dies, and of its cause only the printed stack remains: `ready` says it.
+            logger.debug("%s can't start", name, exc_info=exc)
+            named = f"{name} can't start: {type(exc).__name__}: {first_lines(exc)}"
+            self._failure = exc if isinstance(exc, RLError) else EngineError(named)
         self._encoded: dict[tuple[str, str], EncodedPrompt] = {}
         self._probes: list[tuple[EncodedPrompt, np.ndarray]] = []
 
     async def ready(self) -> str:
+        """The name.
+
+        Raises:
+            RLError: what kept the worker from starting; it can do nothing then.
+        """
+        if self._failure is not None:
+            raise self._failure
         return self.name
 
     async def ping(self) -> None:
@@ -195,7 +213,8 @@ class RolloutWorker:
         return self.engine.drain_busy()
 
     async def close(self) -> None:
-        self.engine.close()
+        if self._failure is None:
+            self.engine.close()
 
     def _request(self, request_id: str, prompt: EncodedPrompt, task: PromptTask) -> GenerateRequest:
         return GenerateRequest(

@@ -151,9 +151,15 @@ def test_config_check_tells_good_from_bad(rl, runner, config, tmp_path):
 def test_config_check_accepts_what_a_pipeline_fills(rl, runner, tmp_path):
     path = tmp_path / "step.yaml"
     path.write_text('command: train\nout: "{out}/rl"\nlr: "{seed}"\n')
-    assert rl("config", "check", path)[0] == 0
+    code, out, _ = rl("config", "check", path)
+    assert code == 0 and "a step of a pipeline, which fills out, lr: it can't run without values" in out
     code, _, err = rl("train", path)
-    assert code == 2 and "out=VALUE, lr=VALUE" in err
+    assert code == 2 and "give the values here: out=VALUE lr=VALUE" in err and "`rl pipeline`" in err
+    other, alone = tmp_path / "all.yaml", tmp_path / "broken.yaml"
+    other.write_text("command: pipeline\nout: runs/mine\nsteps: [{run: train, config: step.yaml}]\n")
+    alone.write_text("steps: [")
+    code, _, err = rl("train", path)
+    assert code == 2 and f"Run `rl pipeline {other}`; use the resolved file" in err and "runs/mine/configs/" in err
     assert rl("train", path, "out=o", "lr=1")[0] == 0
     assert runner.calls == [(TrainLike(out="o", lr=1.0), False)]
 
