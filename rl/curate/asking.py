@@ -80,19 +80,24 @@ class Models:
         *,
         temperature: float | None = None,
         number: int = 0,
+        whole: bool = True,
     ) -> T:
         """What `read` makes of a reply. A reply that it can't read is asked for again, with another seed.
 
         Args:
             number: sets apart replies to the same question, to be drawn independently.
+            whole: a reply that was cut off at `max_tokens` can't be read.
         Raises:
             UnreadableReply: none of the replies could be read; says why of the last.
             EndpointUnavailable, EngineError, EngineDeadError, DataError: see `Chat.ask`.
         """
         problem: UnreadableReply | None = None
         for attempt in range(self._tries):
-            text = await self._reply(name, question, schema, temperature, number * SEED_STRIDE + attempt)
+            text, cut = await self._reply(name, question, schema, temperature, number * SEED_STRIDE + attempt)
             try:
+                if cut and whole:
+                    limit = self._configs[name].max_tokens
+                    raise UnreadableReply(f"the reply of {name} was cut off at max_tokens {limit}; raise it")
                 return read(text)
             except UnreadableReply as exc:
                 problem = exc
@@ -101,7 +106,8 @@ class Models:
 
     async def _reply(
         self, name: str, question: Question, schema: Mapping[str, Any] | None, temperature: float | None, number: int
-    ) -> str:
+    ) -> tuple[str, bool]:
+        """Text, and whether it was cut off."""
         config = self._configs[name]
         heat = config.temperature if temperature is None else temperature
         seed = self._seed + number
@@ -111,13 +117,15 @@ class Models:
         held = self._cache.get(key)
         if held is not None:
             self.known += 1
-            return str(held)
+            text, cut = json.loads(str(held))
+            return text, cut
         reply = await self._chats[name].ask(
             question, temperature=heat, max_tokens=config.max_tokens, seed=seed, schema=schema
         )
         self.asked += 1
-        self._cache.put(key, reply.text)
-        return reply.text
+        cut = reply.finish_reason == "length"
+        self._cache.put(key, json.dumps([reply.text, cut]))
+        return reply.text, cut
 
 
 def connect_workers(models: Iterable[ChatModelConfig], address: str | None) -> None:

@@ -28,7 +28,6 @@ from rl.curate.asking import (
     connect_workers,
     read_object,
     read_scores,
-    read_text,
     refusal,
     require_all,
     scores_schema,
@@ -193,7 +192,7 @@ async def _rates(config: GainConfig, models: Models, graders: Any, row: Trajecto
         question = ask_answer(row.sample, images)
         replies = await asyncio.gather(
             *(
-                models.ask(config.model, question, read_text, temperature=config.temperature, number=number)
+                models.ask(config.model, question, str, temperature=config.temperature, number=number, whole=False)
                 for number in range(config.attempts)
             )
         )

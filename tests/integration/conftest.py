@@ -156,6 +156,8 @@ def openai_server(paths: Paths, tmp_path_factory: pytest.TempPathFactory) -> Ite
         "--max-num-batched-tokens": "8192",
         "--limit-mm-per-prompt": '{"image": 4, "video": 0}',
         "--chat-template": SERVER_TEMPLATE,
+        # A random model would fill its replies with white space.
+        "--structured-outputs-config": '{"backend": "xgrammar", "disable_any_whitespace": true}',
     }
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--enforce-eager"]
     command += ["--no-enable-chunked-prefill", *(word for pair in options.items() for word in pair)]

@@ -141,7 +141,7 @@ def test_omniscience(openai_server: str, tmp_path: Path) -> None:
     """With a real model that was never taught this: what is tested is that its replies are routed, held and read."""
     model = {
         "endpoint": {"url": openai_server, "model": "tiny", "concurrency": 4},
-        "max_tokens": 48,
+        "max_tokens": 600,
         "temperature": 1.0,
     }
     changes = {

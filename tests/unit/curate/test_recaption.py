@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +250,20 @@ def test_nothing_left_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"raw_caption": "x"}\n')
     with pytest.raises(DataError, match=r"holds no figure; .*missing image"):
         run(settings(server, tmp_path, figures=str(tmp_path / "bad.jsonl")))
+
+
+def test_captions_that_were_cut_off_are_no_captions(tmp_path: Path) -> None:
+    figures(tmp_path / "figures.parquet")
+
+    def script(call: Call, number: int) -> Reply:
+        reply = answer(call, number)
+        return replace(reply, finish_reason="length") if call.body["model"] == "writer" else reply
+
+    with serve(script) as server:
+        run(settings(server, tmp_path, reader=None))
+    rows = pq.read_table(tmp_path / "out" / "removed.parquet").to_pylist()
+    details = {row["id"]: row["detail"] for row in rows}
+    assert details["f0"] == "the reply of writer was cut off at max_tokens 2048; raise it"
 
 
 def test_a_reader_that_fails_is_said(tmp_path: Path) -> None:
