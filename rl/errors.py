@@ -51,3 +51,7 @@ class CheckpointError(RLError, RuntimeError):
 
 class StoppedError(RLError):
     """A run was asked to stop and did so in good order; it can be resumed."""
+
+
+class InterruptedRunError(RLError):
+    """Ctrl-C ended a command."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from rl.config.base import save_config
 from rl.config.eval import EvalConfig
 from rl.data.containers import answer_types
 from rl.eval.runner import evaluate
+from rl.interruptible import run_interruptible
 from rl.metrics.tracker import Tracker
 from rl.reward_setup import problems
 
@@ -26,7 +26,7 @@ def run(config: EvalConfig) -> Path:
     """Evaluate and print the table; returns the JSON file."""
     save_config(config, Path(config.out) / "config.yaml")
     connect(config.ray_address, config.rollout)
-    result = asyncio.run(_evaluate(config))
+    result = run_interruptible(_evaluate(config))
     with Tracker(Path(config.out)) as tracker:
         path = tracker.eval(result)
     _print(result)
