@@ -1,4 +1,4 @@
-"""`asyncio.run` for work that owns actors: Ctrl-C ends it in good order, without tracebacks of what it leaves behind."""
+"""`asyncio.run` for work that owns actors: Ctrl-C ends it in good order, and what that leaves behind prints nothing."""
 
 from __future__ import annotations
 
