@@ -25,6 +25,8 @@ class Command:
     """The pydantic model."""
     runner: str
     """Called with the config. Its module may define `check(config) -> list[str]`: problems that would stop the run."""
+    prints: bool = False
+    """The runner has printed the outcome, with paths; otherwise the paths that it returns are printed."""
 
 
 COMMANDS: Mapping[str, Command] = {
@@ -41,7 +43,7 @@ COMMANDS: Mapping[str, Command] = {
         "curate trajectories", "rl.config.rewriting:TrajectoriesConfig", "rl.curate.trajectories:run"
     ),
     "curate-report": Command("curate report", "rl.config.clean:CurationReportConfig", "rl.curate.report:run"),
-    "train": Command("train", "rl.config.train:TrainConfig", "rl.train:run"),
+    "train": Command("train", "rl.config.train:TrainConfig", "rl.train:run", prints=True),
     "eval": Command("eval", "rl.config.eval:EvalConfig", "rl.eval.run:run"),
     "pipeline": Command("pipeline", "rl.config.pipeline:PipelineConfig", "rl.pipeline:run"),
 }

@@ -53,6 +53,10 @@ class StoppedError(RLError):
     """A run was asked to stop and did so in good order; it can be resumed."""
 
 
+class InterruptedRunError(RLError):
+    """Ctrl-C ended a command."""
+
+
 def first_lines(exc: BaseException, lines: int = 6, chars: int = 800) -> str:
     """The beginning of what an exception of another library says: enough to act on, and no stack of several pages."""
     said = "\n".join(line for line in str(exc).strip().splitlines()[:lines]) or type(exc).__name__

@@ -22,12 +22,12 @@ from rl.data import containers
 from rl.data.store import PromptSource
 from rl.errors import ConfigError, StoppedError
 from rl.fleet import describe_failure
+from rl.interruptible import run_interruptible
 from rl.ledger import Ledger
 from rl.loop import Loop, compare_probe
 from rl.metrics.console import RunTable
 from rl.metrics.files import MIXTURE
-from rl.metrics.report import write_report
-from rl.metrics.summary import build_summary
+from rl.metrics.summary import print_final
 from rl.metrics.tracker import Tracker
 from rl.models.context import context_problems
 from rl.reward_setup import Carried, carry, check_mixture, check_tasks, problems
@@ -59,7 +59,7 @@ def check(config: TrainConfig) -> list[str]:
 
 
 def run(config: TrainConfig, resume: bool = False) -> Path:
-    """Train; returns the run folder. See `rl.loop.Loop.run` for what is raised."""
+    """Train and print the outcome; returns the run folder. See `rl.loop.Loop.run` for what is raised."""
     out = Path(config.out)
     if not resume and ((out / "metrics.jsonl").exists() or complete_checkpoints(out)):
         remedy = "continue it with --resume" if complete_checkpoints(out) else "it has no checkpoint yet: remove it"
@@ -72,9 +72,8 @@ def run(config: TrainConfig, resume: bool = False) -> Path:
     if carried.mixture is not None:
         (out / MIXTURE).write_text(dump_yaml(carried.mixture.model_dump(mode="json", exclude_defaults=True)))
     connect(config.ray_address, config.rollout, config.learner)
-    asyncio.run(_run(config, carried, found))
-    build_summary(out)
-    write_report(out)
+    run_interruptible(_run(config, carried, found))
+    print_final(out)
     return out
 
 
@@ -133,7 +132,8 @@ async def _run(config: TrainConfig, carried: Carried, found: tuple[Path, dict[st
 
 @contextmanager
 def _stop_on_signal(stop: Callable[[], None]) -> Iterator[None]:
-    """SIGTERM, as preemption sends it, and the first Ctrl-C call `stop`; the second one ends the process at once."""
+    """SIGTERM, as preemption sends it, and the first Ctrl-C call `stop`; the second Ctrl-C interrupts the work, as any
+    does outside these steps, and a second SIGTERM ends the process."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -143,6 +143,7 @@ def _stop_on_signal(stop: Callable[[], None]) -> Iterator[None]:
     def once(number: signal.Signals) -> None:
         for each in signals:
             loop.remove_signal_handler(each)
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
         logger.warning("%s: the step under way is finished and a checkpoint written; once more to end now", number.name)
         stop()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,11 +14,14 @@ from rl.cli.arguments import ConfigPath, DryRun, Overrides
 from rl.cli.configs import config_app
 from rl.cli.curate import curate_app
 from rl.cli.execute import execute, execute_pipeline
-from rl.errors import DataError, RLError, StoppedError
+from rl.errors import DataError, InterruptedRunError, RLError, StoppedError
 
 USAGE_ERROR = 2
 STOPPED = 75
 """EX_TEMPFAIL of sysexits.h: a run that was asked to stop did so in good order, and starting it again goes on."""
+INTERRUPTED = 130
+"""As a shell says of a command that SIGINT ended."""
+_EXIT_CODES: dict[type[RLError], int] = {StoppedError: STOPPED, InterruptedRunError: INTERRUPTED}
 TRACEBACK = "RL_TRACEBACK"
 """Environment variable: 1 shows where an error comes from."""
 
@@ -42,7 +46,7 @@ def main() -> None:
     """Run the command line.
 
     Errors that the project raises on purpose end it with one message and exit code 2, a run that was asked to stop
-    with 75.
+    with 75, Ctrl-C with 130.
     """
     try:
         app()
@@ -52,10 +56,13 @@ def main() -> None:
         from rich.console import Console
 
         # No markup: the message may hold brackets from a user's file.
-        stopped = isinstance(exc, StoppedError)
-        text, style = (str(exc), "yellow") if stopped else (f"error: {exc}", "red")
+        code = _EXIT_CODES.get(type(exc), USAGE_ERROR)
+        text, style = (f"error: {exc}", "red") if code == USAGE_ERROR else (str(exc), "yellow")
+        if code == INTERRUPTED:
+            # Python's own handler would print a traceback for another Ctrl-C while Ray and others clean up at exit.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         Console(stderr=True).print(text, style=style, markup=False, highlight=False, soft_wrap=True)
-        sys.exit(STOPPED if stopped else USAGE_ERROR)
+        sys.exit(code)
 
 
 @app.callback(invoke_without_command=True)

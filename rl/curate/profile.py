@@ -33,6 +33,7 @@ from rl.data.stream import SampleWriter, iter_chosen, stream_schema
 from rl.data.validate import MARKER, to_sample
 from rl.errors import ConfigError, EndpointUnavailable, EngineError
 from rl.eval.runner import Attempts, attempt, attempt_seed, prompts_in_flight
+from rl.interruptible import run_interruptible
 from rl.metrics.console import Meter, progress
 from rl.models.context import context_problems
 from rl.records import RIGHT
@@ -84,7 +85,7 @@ def run(config: ProfileConfig) -> Path:
         for name, policy in config.policies.items():
             done = {sample_id: state for (owner, sample_id), state in made.items() if owner == name}
             connect(config.ray_address, _workers(config, policy))
-            counts[name] = asyncio.run(_profile(config, name, policy, dataset, done, writer, missed))
+            counts[name] = run_interruptible(_profile(config, name, policy, dataset, done, writer, missed))
     if missed:
         said = "; ".join(f"{count} x {reason}" for reason, count in missed.most_common(SHOWN_REASONS))
         raise EngineError(

@@ -8,7 +8,6 @@ Runs again after a kill at no cost: replies are kept, see `rl.curate.asking`.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from collections import Counter
@@ -46,6 +45,7 @@ from rl.curate.similarity import Similarity
 from rl.data.containers import iter_rows
 from rl.data.validate import RowError
 from rl.errors import DataError, EngineError
+from rl.interruptible import run_interruptible
 from rl.metrics import html
 from rl.metrics.console import progress
 
@@ -97,11 +97,11 @@ def run(config: RecaptionConfig) -> Path:
     started = manifest.begin(out, "recaption", (CAPTIONS, REMOVED, REPORT, PAGE))
     save_config(config, out / "recaption.yaml")
     rows, bad = _read(config)
-    asked = asyncio.run(_work(config, rows, out))
+    asked = run_interruptible(_work(config, rows, out))
     if config.similarity is not None:
         _compare(config, rows)
     if config.reader is not None:
-        asyncio.run(_question(config, rows, out))
+        run_interruptible(_question(config, rows, out))
     report = summarise(rows, bad) | {"replies": asked}
     _write(out, rows, bad)
     (out / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -38,6 +38,7 @@ from rl.data.containers import answer_types
 from rl.data.formats import iter_pairs, write_samples
 from rl.data.validate import MARKER, BadRow, RowError
 from rl.errors import DataError
+from rl.interruptible import run_interruptible
 from rl.metrics import html
 from rl.metrics.console import progress
 from rl.records import RIGHT, Sample
@@ -94,7 +95,7 @@ def run(config: TrajectoriesConfig) -> Path:
     started = manifest.begin(out, "trajectories", (OPERATIONS, REASONING, REMOVED, REPORT, PAGE))
     save_config(config, out / "trajectories.yaml")
     rows, bad = _read(config)
-    asked = asyncio.run(_work(config, rows, out))
+    asked = run_interruptible(_work(config, rows, out))
     report = summarise(rows, bad) | {"replies": asked}
     _write(out, rows, bad)
     (out / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

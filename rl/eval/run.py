@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from rl.config.eval import EvalConfig
 from rl.data.containers import answer_types
 from rl.errors import ConfigError
 from rl.eval.runner import evaluate
+from rl.interruptible import run_interruptible
 from rl.metrics.files import EVAL_NAME, EVALS, METRICS
 from rl.metrics.tracker import Tracker
 from rl.models.context import context_problems
@@ -35,7 +35,7 @@ def run(config: EvalConfig, overwrite: bool = False) -> Path:
     _refuse_to_lose(Path(config.out), overwrite)
     save_config(config, Path(config.out) / "config.yaml")
     connect(config.ray_address, config.rollout)
-    result = asyncio.run(_evaluate(config))
+    result = run_interruptible(_evaluate(config))
     with Tracker(Path(config.out)) as tracker:
         path = tracker.eval(result)
     _print(result)

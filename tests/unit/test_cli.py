@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import signal
 import sys
 import types
 from pathlib import Path
@@ -65,6 +67,13 @@ def test_a_command_calls_its_runner_with_the_resolved_config(rl, runner, config)
     assert out == "written/here\n"
 
 
+def test_a_runner_that_prints_its_outcome_has_the_last_word(rl, runner, config, monkeypatch):
+    command = dataclasses.replace(commands.COMMANDS["train"], prints=True)
+    monkeypatch.setattr(commands, "COMMANDS", {**commands.COMMANDS, "train": command})
+    runner.run = lambda config, *, resume: print("report.html") or Path("written/here")
+    assert rl("train", config)[:2] == (0, "report.html\n")
+
+
 def test_dry_run_prints_the_config_and_runs_nothing(rl, runner, config):
     code, out, _ = rl("train", config, "lr=2", "--dry-run")
     assert (code, runner.calls) == (0, [])
@@ -87,6 +96,17 @@ def test_an_error_of_the_project_is_one_message(rl, runner, config):
     code, _, err = rl("train", config)
     assert code == 2
     assert err == "error: row 3 of a[b].parquet has no [bold]image[/bold]\n"
+
+
+def test_ctrl_c_is_one_line_and_exit_code_130(rl, runner, config, monkeypatch):
+    def interrupted(config, *, resume):
+        raise KeyboardInterrupt
+
+    handlers = []
+    monkeypatch.setattr(signal, "signal", lambda number, handler: handlers.append((number, handler)))
+    runner.run = interrupted
+    assert rl("train", config) == (130, "", f"interrupted: rl train {config}\n")
+    assert handlers == [(signal.SIGINT, signal.SIG_DFL)]
 
 
 def test_a_traceback_on_request(runner, config, monkeypatch):
