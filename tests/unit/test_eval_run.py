@@ -40,7 +40,12 @@ def test_the_folder_of_a_training_run_is_never_written_to(config, tmp_path):
 
 def test_the_table_counts_prompts_and_all_of_them(capsys):
     task = {"mean_at_2": 0.5, "pass_at_2": 1.0, "length_mean": 7.25}
-    result = {"k": 2, "mean_at_2": 0.5, "pass_at_2": 1.0, "tasks": {"a": task | {"count": 30}, "b": task | {"count": 4}}}
+    result = {
+        "k": 2,
+        "mean_at_2": 0.5,
+        "pass_at_2": 1.0,
+        "tasks": {"a": task | {"count": 30}, "b": task | {"count": 4}},
+    }
     eval_run._print(result)
     out = capsys.readouterr().out
     assert "prompts" in out
