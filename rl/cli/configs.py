@@ -99,9 +99,8 @@ def find_keys(command: str, wanted: str = "") -> list[Key]:
     found = below or [key for key in every if wanted in key.name]
     if not found:
         names = {part for key in every for part in (key.name, key.name.rpartition(".")[2])}
-        raise ConfigError(
-            f"`rl {entry.words}` has no key or section {wanted!r}; {did_you_mean(wanted, names)}".rstrip("; ")
-        )
+        hint = did_you_mean(wanted, names) or "leave it out to see them all"
+        raise ConfigError(f"`rl {entry.words}` has no key or section {wanted!r}; {hint}")
     return found
 
 

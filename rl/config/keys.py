@@ -64,9 +64,8 @@ def _below(annotation: Any, part: str | int) -> Any:
     if get_origin(annotation) in (dict, Mapping):
         return arguments[1]
     if get_origin(annotation) in (tuple, list) and isinstance(part, int):
-        return (
-            arguments[0] if Ellipsis in arguments or len(arguments) == 1 else arguments[min(part, len(arguments) - 1)]
-        )
+        alike = Ellipsis in arguments or len(arguments) == 1
+        return arguments[0 if alike else min(part, len(arguments) - 1)]
     return None
 
 
