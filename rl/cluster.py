@@ -22,7 +22,7 @@ from rl.config.learner import LearnerConfig
 from rl.config.rollout import RewardConfig, RolloutConfig
 from rl.config.train import TrainConfig
 from rl.data.formats import OnBad
-from rl.errors import ConfigError, StarvationError
+from rl.errors import ClusterError, ConfigError, StarvationError, first_lines
 from rl.fleet import Fleet, describe_failure
 from rl.learner.actor import LearnerRank
 from rl.records import Grades
@@ -51,6 +51,7 @@ def connect(address: str | None, rollout: RolloutConfig, learner: LearnerConfig 
     """Join `address`, the cluster of a surrounding Ray job, or start a local one.
 
     Raises:
+        ClusterError: Ray did not answer or start in time.
         ConfigError: this machine is too small for the actors. A cluster that was joined may grow: it gets a warning.
     """
     if ray.is_initialized():
@@ -60,10 +61,18 @@ def connect(address: str | None, rollout: RolloutConfig, learner: LearnerConfig 
     # and every request that the end of a run cuts short.
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     target = address or os.environ.get("RAY_ADDRESS")
-    if target:
-        ray.init(address=target, logging_level=logging.WARNING, log_to_driver=True)
-    else:
-        ray.init(include_dashboard=False, logging_level=logging.WARNING, log_to_driver=True)
+    where: dict[str, Any] = {"address": target} if target else {"include_dashboard": False}
+    try:
+        ray.init(**where, logging_level=logging.WARNING, log_to_driver=True)
+    except Exception as exc:  # Ray raises plain ones, too, where a process of its own is late
+        said = first_lines(exc, lines=2)
+        if target:
+            remedy = f"see whether `ray status --address {target}` answers, or set ray_address (or RAY_ADDRESS) anew"
+            raise ClusterError(f"the Ray cluster at {target} can't be joined: {said}; {remedy}") from exc
+        raise ClusterError(
+            f"Ray can't be started on this machine: {said}; try again when it is less busy (`ray stop` ends what is "
+            "left of earlier runs), or join a cluster with ray_address; its logs: /tmp/ray/session_latest/logs"
+        ) from exc
     _check_capacity(rollout, learner, may_grow=bool(target))
 
 

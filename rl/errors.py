@@ -17,6 +17,10 @@ class DataError(RLError, ValueError):
     """A dataset or a row of it can't be used. The message names the file, the row and the reason."""
 
 
+class ClusterError(RLError, RuntimeError):
+    """No Ray cluster could be joined or started."""
+
+
 class EngineError(RLError, RuntimeError):
     """An inference engine refused a request or died."""
 

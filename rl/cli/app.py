@@ -27,6 +27,12 @@ TRACEBACK = "RL_TRACEBACK"
 
 Layout = Literal["rl172k", "jsonl", "verl", "trl", "virl39k"]
 
+RUN_FILES = (
+    *("pipeline.json", "metrics.jsonl", "evals/*.json", "fates.jsonl", "timeline.jsonl"),
+    *("*/metrics.jsonl", "rl/evals/*.json", "curate/candidates.parquet"),
+)
+"""What at least one of is in the folder of a run or of a pipeline; `rl report` writes into no other."""
+
 app = typer.Typer(
     help="Asynchronous RL post-training for scientific multimodal models.",
     no_args_is_help=True,
@@ -83,6 +89,7 @@ def data_synth(config: ConfigPath, overrides: Overrides = None, dry_run: DryRun 
 @data_app.command("inspect")
 def data_inspect(
     path: Annotated[Path, typer.Argument(help="Parquet or JSONL file, or a folder of a dataset.")],
+    read_as: Annotated[Layout, typer.Option("--from", help="Layout of the dataset.")] = "rl172k",
     strict: Annotated[bool, typer.Option("--strict", help="Fail when there are rows that can't be used.")] = False,
 ) -> None:
     """Show what a dataset holds, and the rows that can't be used."""
@@ -90,10 +97,12 @@ def data_inspect(
 
     from rl.data.inspect import render, summarise
 
-    summary = summarise(path)
+    summary = summarise(path, read_as)
     render(summary, Console())
+    if not summary.rows:
+        raise DataError(f"{path} has no usable row" + ("; the reasons are listed above" if summary.bad_rows else ""))
     if strict and summary.bad_rows:
-        raise DataError(f"{path}: {len(summary.bad_rows)} rows can't be used; they are listed above")
+        raise DataError(f"{path}: {summary.bad} can't be used; they are listed above")
 
 
 @data_app.command("convert")
@@ -170,6 +179,8 @@ def report(
     """Write report.html of a run or a pipeline and print its path."""
     from rl.metrics.report import write_report
 
+    if folder.is_dir() and not any(next(folder.glob(pattern), None) for pattern in RUN_FILES):
+        raise DataError(f"{folder} holds no run and no pipeline: none of {', '.join(RUN_FILES)}")
     print(write_report(folder))
 
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rewards.names import did_you_mean
+from rl.config.keys import keys_of, written_key
 from rl.errors import ConfigError
 
 
 class StrictModel(BaseModel):
-    """Base of every config: frozen, no unknown keys, defaults validated."""
+    """Base of every config: frozen, no unknown keys, defaults validated. A text after a field is its description."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
 
 ConfigT = TypeVar("ConfigT", bound=StrictModel)
@@ -25,6 +26,7 @@ ConfigT = TypeVar("ConfigT", bound=StrictModel)
 _FLOAT = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 SHOWN_CHARS = 200
 """How much of a wrong value an error message repeats."""
+SHOWN_NAMES = 4
 
 
 class _Loader(yaml.SafeLoader):
@@ -163,34 +165,19 @@ def _deep_copy(node: Any) -> Any:
 
 
 def _explain(model: type[BaseModel], error: Any) -> str:
-    loc = [str(part) for part in error["loc"]]
-    dotted = ".".join(loc) or "(top level)"
+    parts, owner = written_key(model, error["loc"])
+    dotted = ".".join(parts) or "(top level)"
     if error["type"] == "missing":
         return f"{dotted}: required, and there is no default; set it in the file or as {dotted}=VALUE"
     if error["type"] != "extra_forbidden":
         got = repr(error["input"])
         return f"{dotted}: {error['msg']} (got {got if len(got) <= SHOWN_CHARS else got[:SHOWN_CHARS] + ' ...'})"
-    owner = _model_at(model, error["loc"][:-1])
     known = sorted(owner.model_fields) if owner else []
-    return f"{dotted}: unknown key; {did_you_mean(loc[-1], known) or 'known keys: ' + ', '.join(known)}"
+    hint = _elsewhere(model, parts[-1]) or did_you_mean(parts[-1], known) or "known keys: " + ", ".join(known)
+    return f"{dotted}: unknown key; {hint}"
 
 
-def _model_at(model: type[BaseModel] | None, loc: Sequence[Any]) -> type[BaseModel] | None:
-    """The model that owns the field path `loc`, where it can be told from the annotations."""
-    for part in loc:
-        if model is None:
-            return None
-        if not isinstance(part, str) or part not in model.model_fields:
-            continue  # a list index, a dict key or a union tag: the model stays
-        model = _first_model(model.model_fields[part].annotation)
-    return model
-
-
-def _first_model(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for inner in get_args(annotation):
-        found = _first_model(inner)
-        if found is not None:
-            return found
-    return None
+def _elsewhere(model: type[BaseModel], name: str) -> str:
+    """The full names of the keys that are called so in other sections, where they are few enough to be a help."""
+    found = [key.name for key in keys_of(model) if key.name.rpartition(".")[2] == name]
+    return f"did you mean {' or '.join(dict.fromkeys(found))}?" if 0 < len(found) <= SHOWN_NAMES else ""

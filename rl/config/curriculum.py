@@ -30,8 +30,11 @@ class SharePoint(StrictModel):
     at: float = Field(ge=0, le=1)
     """0 is the first step, 1 the last."""
     easy: float = Field(ge=0)
+    """Share of prompts that are easy."""
     medium: float = Field(ge=0)
+    """Share of those between easy and hard."""
     hard: float = Field(ge=0)
+    """Share of those that are hard."""
 
     @model_validator(mode="after")
     def _adds_up(self) -> SharePoint:
@@ -45,6 +48,7 @@ class PoolsConfig(_CurriculumConfig):
     pools; what it has solved retires, and what it can't do rests."""
 
     kind: Literal["pools"] = "pools"
+    """Pools by pass rate."""
     easy_from: float = Field(0.7, gt=0, le=1)
     """Pass rate from which a prompt is easy."""
     hard_to: float = Field(0.3, ge=0, lt=1)
@@ -66,6 +70,7 @@ class PoolsConfig(_CurriculumConfig):
     rest_after: int = Field(2, ge=1)
     """Hopeless groups in a row, the profile counted as one, after which a prompt rests."""
     rest_steps: int = Field(50, ge=1)
+    """Steps for which it rests."""
 
     @field_validator("shares")
     @classmethod
@@ -113,10 +118,13 @@ class GaussianConfig(_CurriculumConfig):
     """
 
     kind: Literal["gaussian"]
+    """A Gaussian over pass rates."""
     domains: CompositionConfig | None = None
     """Null is one domain."""
     start_mean: float = Field(0.7, ge=0, le=1)
+    """Mean of the pass rates asked for at the first step."""
     end_mean: float = Field(0.4, ge=0, le=1)
+    """The same at the last step."""
     width: float = Field(0.15, gt=0, le=1)
     """Standard deviation of the pass rates asked for."""
     solved_from: float = Field(1.0, gt=0, le=1)

@@ -25,7 +25,9 @@ class EndpointConfig(StrictModel):
     concurrency: int = Field(32, ge=1, le=4096)
     """Requests in flight at a time."""
     requests_per_minute: float | None = Field(None, gt=0)
+    """Most requests in a minute; null sets no limit."""
     request_timeout_s: float = Field(600.0, gt=0)
+    """Deadline of one request."""
     retries: int = Field(6, ge=0, le=50)
     """Further tries after refused connections, 408, 409, 425, 429, 5xx and replies that are no chat completion."""
     backoff_s: float = Field(0.5, ge=0)

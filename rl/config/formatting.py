@@ -24,6 +24,7 @@ class UnifyConfig(StrictModel):
     think_patterns: tuple[str, ...] = ()
     """Further regular expressions of whole instructions, case ignored."""
     normal_patterns: tuple[str, ...] = ()
+    """The same for instructions that ask for the answer alone."""
     form: Literal["keep"] | Form = "keep"
     """Form of all rows; `keep` leaves each its own."""
     forms: dict[str, Form] = {}
@@ -49,11 +50,15 @@ class FormatConfig(StrictModel):
 
     command: Literal["curate-format"] = "curate-format"
     data: str
+    """Dataset to read."""
     read_as: Literal["rl172k", "jsonl", "verl", "trl", "virl39k"] = "rl172k"
+    """Its layout."""
     write_as: Literal["rl172k", "verl", "trl"] = "rl172k"
+    """Layout of the shards."""
     out: str
     """Folder for the shards `data/`, `format.json` and the manifest."""
     shard_rows: int = Field(50_000, ge=1)
+    """Rows per file."""
     unify: UnifyConfig | None = UnifyConfig()
     """Null writes the rows as they are."""
     prompts: PromptConfig = PromptConfig()
@@ -63,6 +68,7 @@ class FormatConfig(StrictModel):
     split: str = "train"
     """Said in verl's `extra_info`."""
     on_bad_row: Literal["raise", "skip"] = "raise"
+    """A row that can't be used ends the command, or is left out."""
 
     @model_validator(mode="after")
     def _instruction_has_a_place(self) -> FormatConfig:

@@ -15,19 +15,26 @@ class OptimizerConfig(StrictModel):
     name: Literal["adamw", "muon"] = "adamw"
     """`muon` orthogonalises the momentum of weight matrices; embeddings, norms and biases get AdamW at the same lr."""
     lr: float = Field(2e-6, gt=0)
+    """Learning rate after the warm-up."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of AdamW's two moments."""
     momentum: float = Field(0.95, ge=0, lt=1)
     """Of `muon`'s matrices."""
     eps: float = Field(1e-8, gt=0)
+    """Added to the root of AdamW's second moment."""
     weight_decay: float = Field(0.01, ge=0)
+    """Decoupled: lr times this is taken off a weight at every update."""
     clip_norm: float = Field(1.0, gt=0)
+    """A gradient with a larger global norm is scaled down to it."""
     max_skipped_in_a_row: int = Field(0, ge=0)
     """Updates with a loss or gradient that is not finite which may be left out, one after another, before the run
     stops. `updates/skipped` counts them; their groups count as trained."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """`linear` and `cosine` fall to `final_lr_fraction` of lr at the last step."""
     warmup_steps: int = Field(0, ge=0)
+    """Updates over which lr grows linearly from 0."""
     final_lr_fraction: float = Field(0.0, ge=0, le=1)
+    """Share of lr at the last step of `linear` and `cosine`."""
 
 
 class FSDPConfig(StrictModel):
@@ -38,6 +45,7 @@ class FSDPConfig(StrictModel):
     param_dtype: Literal["float32", "bfloat16"] = "float32"
     """Dtype of forward and backward; master weights and reduction stay float32."""
     reshard_after_forward: bool = True
+    """Free a block's gathered parameters between forward and backward: less memory, one more gather."""
     cpu_offload: bool = False
     """Keep master weights, gradients and optimizer state in host memory and update them there."""
     meta_init: bool = False
@@ -58,6 +66,7 @@ class LoraConfig(StrictModel):
     """Low-rank adapters (arXiv 2106.09685) on a frozen model; engines get the merged weights."""
 
     rank: int = Field(16, ge=1)
+    """Of each adapter's two factors."""
     alpha: float = Field(32.0, gt=0)
     """The adapter's product is scaled by alpha / rank."""
     targets: tuple[str, ...] = Field(("*_proj",), min_length=1)

@@ -11,13 +11,17 @@ class WandbConfig(StrictModel):
     """Weights & Biases. `offline` writes under the run folder and needs no account; `wandb sync` uploads it later."""
 
     project: str = "innovator-rl"
+    """Project that the run appears in."""
     entity: str | None = None
     """Team or user; None takes the account's default."""
     name: str | None = None
     """Shown name of the run; None takes the name of the run folder."""
     group: str | None = None
+    """Runs of one experiment, shown together."""
     tags: tuple[str, ...] = ()
+    """Shown with the run."""
     mode: Literal["offline", "online", "disabled"] = "offline"
+    """`online` needs an account and a connection."""
 
 
 class TrackerConfig(StrictModel):

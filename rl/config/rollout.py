@@ -15,16 +15,23 @@ class EngineConfig(StrictModel):
     """One inference engine, in the process of its rollout worker."""
 
     backend: Literal["vllm"] = "vllm"
+    """What generates."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
-    max_model_len: int = Field(8192, ge=16)
+    """Of weights and activations. `float32` on CPU; `bfloat16` makes the probe's difference larger."""
+    max_model_len: int = Field(12288, ge=16)
+    """Tokens of prompt and completion together; at most the positions of the model."""
     max_num_seqs: int = Field(256, ge=1)
+    """Sequences that one engine decodes at once."""
     kv_cache_mb: int | None = Field(None, ge=16)
     """Key-value cache in MiB; null lets the engine take `gpu_memory_utilization` of the GPU."""
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    """Share of a GPU's memory for weights and cache. Not read where `kv_cache_mb` is set."""
     tensor_parallel_size: int = Field(1, ge=1)
+    """GPUs that share one engine's weights."""
     enforce_eager: bool = False
     """No compilation and no CUDA graphs: starts faster, decodes slower on GPUs. Set it on CPU."""
     images_per_prompt: int = Field(1, ge=0)
+    """Most images that a prompt may hold."""
     deterministic: bool = False
     """One sequence at a time and no prefix cache. What is sampled then follows from weights, prompt and seed alone; an
     engine otherwise batches what happens to be in flight, and the order of its sums follows the batch. Slow: for tests
@@ -35,7 +42,9 @@ class SamplingConfig(StrictModel):
     """How completions are sampled. `top_p` is 1 by contract: training normalises over the whole vocabulary."""
 
     temperature: float = Field(1.0, gt=0, le=2)
+    """Logits are divided by it; training takes logprobs at the same one."""
     max_tokens: int = Field(8192, ge=1)
+    """Longest completion; one that reaches it is cut off."""
 
 
 class FaultConfig(StrictModel):
@@ -55,11 +64,14 @@ class RolloutConfig(StrictModel):
     """The pool of rollout workers."""
 
     workers: int = Field(1, ge=1)
+    """Processes with an engine each."""
     cpus_per_worker: float = Field(1, ge=0)
+    """What Ray sets aside for a worker."""
     gpus_per_worker: float = Field(0, ge=0)
+    """0 runs the engine on CPU."""
     threads: int = Field(1, ge=1)
     """CPU threads of an engine that runs on CPU."""
-    engine: EngineConfig = EngineConfig(max_model_len=12288)
+    engine: EngineConfig = EngineConfig()
     sampling: SamplingConfig = SamplingConfig()
     faults: FaultConfig = FaultConfig()
 
@@ -86,6 +98,7 @@ class RewardConfig(StrictModel):
     """Other deadlines, answer type -> seconds. Where it is not named here, the built-in general-code, which runs
     programs, has 60."""
     memory_mb: int = Field(2048, ge=512)
+    """Address space of one killable process in MiB; a grader that wants more is ended."""
     mixture: str | None = None
     """YAML file of a mixture of rewards, see `rewards.mixture`: it grades what is trained on, and names the judges.
     Evaluations and curation grade by the rows' own answer types all the same. Null: answer types alone, no judges. The

@@ -16,6 +16,7 @@ class SFTDataConfig(StrictModel):
     """Which rows a stage sees. A row's `solution` column is its target response."""
 
     path: str
+    """Dataset in the RL-172K layout."""
     sources: tuple[str, ...] | None = None
     """Keep only these sources; all when null."""
     weights: dict[str, float] = {}
@@ -23,7 +24,9 @@ class SFTDataConfig(StrictModel):
     heldout: str | None = None
     """Dataset for the accuracy reported during training; none when null."""
     heldout_rows: int = Field(300, ge=1)
+    """Rows of it that are answered at each evaluation."""
     on_bad_row: Literal["raise", "skip"] = "raise"
+    """A row that can't be used ends the run, or is left out."""
     prompts: PromptConfig = PromptConfig()
 
     @model_validator(mode="after")
@@ -41,16 +44,22 @@ class SFTConfig(StrictModel):
 
     command: Literal["sft"] = "sft"
     model: str
+    """Folder of the model to start from."""
     out: str
+    """Folder of the trained model and its metrics."""
     trainable: tuple[str, ...] = Field(("all",), min_length=1)
     """What learns: all, vision, projector, language, or globs over parameter names; `!glob` takes away."""
     data: SFTDataConfig
     seed: int = 0
+    """Of the order of rows."""
     steps: int = Field(ge=1)
+    """Optimizer steps."""
     batch_size: int = Field(64, ge=1)
     """Sequences per optimizer step, over all ranks."""
     log_every: int = Field(10, ge=1)
+    """Steps between rows of metrics."""
     eval_every: int = Field(200, ge=1)
+    """Steps between evaluations on `data.heldout`."""
     learner: LearnerConfig = LearnerConfig()
     tracker: TrackerConfig = TrackerConfig()
 

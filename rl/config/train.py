@@ -19,8 +19,11 @@ class TrainDataConfig(StrictModel):
     """Prompts to train and evaluate on."""
 
     train: str
+    """Dataset whose prompts are trained on, in the RL-172K layout."""
     eval: str | None = None
+    """Dataset of the evaluations; null makes none."""
     on_bad_row: Literal["raise", "skip"] = "raise"
+    """A row that can't be used ends the run, or is left out."""
     prompts: PromptConfig = PromptConfig()
     curriculum: CurriculumConfig | None = None
     """Which prompts are asked for when; null goes through all of them in a seeded order."""
@@ -74,8 +77,11 @@ class EvalDuringConfig(StrictModel):
     """Evaluations of a run; one is made before the first and one after the last step."""
 
     k: int = Field(8, ge=1)
+    """Completions per prompt, for mean@k and Pass@k."""
     temperature: float = Field(1.0, gt=0, le=2)
+    """Of these completions."""
     seed: int = 1234
+    """Of these completions; apart from the run's, so that runs can be compared."""
     every: int | None = Field(None, ge=1)
     """Steps between further evaluations."""
     examples: int = Field(12, ge=0)
@@ -86,14 +92,18 @@ class ProbeConfig(StrictModel):
     """After each push the engine's logprobs of fixed sequences are compared with the learner's."""
 
     prompts: int = Field(8, ge=1)
+    """How many sequences are compared."""
     threshold: float = Field(1e-4, gt=0)
     """Mean |difference| in nats above which the run stops. About 1e-4 for fp32; bf16 differs by 0.05 to 0.2."""
 
 
 class CheckpointConfig(StrictModel):
+    """When the state of a run is written, and how much of it is kept."""
+
     every: int | None = Field(None, ge=1)
     """Steps between checkpoints; one is always written at the end."""
     keep: int = Field(2, ge=1)
+    """Newest checkpoints that are kept; older ones are removed."""
     background: bool = True
     """Go on training from a copy in host memory while the files are written."""
 
@@ -103,9 +113,13 @@ class TrainConfig(StrictModel):
 
     command: Literal["train"] = "train"
     model: str
+    """Folder of the model to start from, in the layout of transformers."""
     out: str
+    """Folder of the run: config, metrics, evaluations, checkpoints, report."""
     seed: int = 0
+    """Of the order of prompts and of sampling."""
     steps: int = Field(ge=1)
+    """Optimizer steps, and versions of the weights."""
     trainable: tuple[str, ...] = Field(("all",), min_length=1)
     """What learns: all, vision, projector, language, or globs over parameter names; `!glob` takes away."""
     data: TrainDataConfig

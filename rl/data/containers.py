@@ -26,6 +26,8 @@ class RawRow:
     """0-based; None when the whole file is meant."""
     values: Mapping[str, Any]
     error: str | None = None
+    columns: tuple[str, ...] = ()
+    """Of a file that lacks some which are needed."""
 
 
 def iter_rows(path: str | Path, required: Sequence[str] = ()) -> Iterator[RawRow]:
@@ -137,7 +139,8 @@ def _parquet_rows(file: Path, required: Sequence[str]) -> Iterator[RawRow]:
     with parquet:
         missing = [name for name in required if name not in parquet.schema_arrow.names]
         if missing:
-            yield RawRow(file, None, {}, missing_text(missing, parquet.schema_arrow.names))
+            names = parquet.schema_arrow.names
+            yield RawRow(file, None, {}, missing_text(missing, names), tuple(names))
             return
         number = 0
         try:
@@ -176,7 +179,7 @@ def _saved_dataset_rows(path: Path, required: Sequence[str]) -> Iterator[RawRow]
     assert isinstance(saved, datasets.Dataset)
     missing = [name for name in required if name not in saved.column_names]
     if missing:
-        yield RawRow(path, None, {}, missing_text(missing, saved.column_names))
+        yield RawRow(path, None, {}, missing_text(missing, saved.column_names), tuple(saved.column_names))
         return
     stored = saved.with_format("arrow")  # images as stored, undecoded
     for start in range(0, len(saved), BATCH_ROWS):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rl.data.containers import RawRow, iter_rows
-from rl.data.layouts import READERS, WRITERS, write_verl
+from rl.data.layouts import READERS, WRITERS, layout_of, write_verl
 from rl.data.schema import CORE_COLUMNS, EXTRA_COLUMNS, REQUIRED_COLUMNS, core_type, infer_schema, rows_to_table
 from rl.data.validate import BadRow, RowError, to_sample
 from rl.errors import DataError
@@ -27,6 +27,7 @@ Layout = Literal["rl172k", "jsonl", "verl", "trl", "virl39k"]
 
 SHARD_ROWS = 50_000
 _SCHEMA_ROWS = 1024
+MENDING = "; mend the row, or leave such rows out: on_bad_row: skip in a config, --skip-bad of `rl data convert`"
 
 
 def read_samples(path: str | Path, *, on_bad: OnBad = "raise", report: list[BadRow] | None = None) -> list[Sample]:
@@ -71,14 +72,22 @@ def iter_pairs(
             if sample.id in seen:
                 raise RowError(f"duplicate id {sample.id!r}; ids name samples across a run, make them unique")
         except RowError as exc:
-            bad = BadRow(str(raw.file), raw.row, str(exc))
+            other = layout_of(raw.columns or raw.values) if translate is None else None
+            bad = BadRow(str(raw.file), raw.row, str(exc) if other is None else _of_another_layout(raw.file, other))
             if report is not None:
                 report.append(bad)
             if on_bad == "raise":
-                raise DataError(f"{bad}; mend the row, or read with on_bad='skip'") from exc
+                raise DataError(f"{bad}{'' if other or raw.row is None else MENDING}") from exc
             continue
         seen.add(sample.id)
         yield raw, sample
+
+
+def _of_another_layout(file: Path, layout: str) -> str:
+    return (
+        f"these are columns of the {layout} layout, not of RL-172K; translate them: "
+        f"`rl data convert {file} OUT.parquet --from {layout}`"
+    )
 
 
 def carried_schema(path: str | Path, layout: Layout = "rl172k") -> pa.Schema:

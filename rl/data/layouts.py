@@ -11,7 +11,7 @@ What we write comes back as it was: verl rows keep our columns in `extra_info`, 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rl.data.containers import RawRow
@@ -32,6 +32,18 @@ TRL_COLUMNS = ("prompt", "images", "image", "id", "problem", "solution", "answer
 
 DEFAULT_PROBLEM_TYPE = "general"
 DEFAULT_ANSWER_TYPE = "any"
+
+
+def layout_of(columns: Iterable[str]) -> str | None:
+    """The layout that columns are of, where they can be no RL-172K rows; None where that can't be told."""
+    held = set(columns)
+    if {"problem", "answer"} <= held:
+        return None
+    if {"prompt", "reward_model"} <= held:
+        return "verl"
+    if {"question", "answer", "qid"} <= held:
+        return "virl39k"
+    return "trl" if "prompt" in held and held & {"answer", "ground_truth", "solution"} else None
 
 
 def read_verl(raw: RawRow) -> dict[str, Any]:

@@ -217,6 +217,34 @@ def test_values_come_before_overrides(runner, config):
 def test_report_of_a_folder_that_holds_no_run(rl, tmp_path):
     code, _, err = rl("report", tmp_path)
     assert code == 2 and str(tmp_path) in err
+    (tmp_path / "curate").mkdir()  # as configs/ has one
+    code, _, err = rl("report", tmp_path)
+    assert code == 2 and "holds no run and no pipeline" in err
+    assert not (tmp_path / "report.html").exists()
+
+
+VERL = {"prompt": [{"role": "user", "content": "2+2?"}], "reward_model": {"style": "rule", "ground_truth": "4"}}
+
+
+def test_inspect_says_what_a_file_of_another_layout_is(rl, tmp_path):
+    path = tmp_path / "verl.jsonl"
+    path.write_text(json.dumps(VERL) + "\n")
+    code, out, err = rl("data", "inspect", path)
+    assert code == 2 and "has no usable row" in err
+    assert "columns of the verl layout" in out and "--from verl" in out
+    code, out, _ = rl("data", "inspect", path, "--from", "verl")
+    assert code == 0 and "1 usable rows" in out
+
+
+def test_convert_names_the_flag_that_is_missing(rl, tmp_path):
+    path, target = tmp_path / "verl.jsonl", tmp_path / "back.parquet"
+    path.write_text(json.dumps(VERL) + "\n")
+    code, _, err = rl("data", "convert", path, target)
+    assert code == 2 and f"`rl data convert {path} OUT.parquet --from verl`" in err and "skip" not in err
+    assert rl("data", "convert", path, target, "--from", "verl")[0] == 0
+    path.write_text('{"id": "a", "problem": "2+2?"}\n')
+    code, _, err = rl("data", "convert", path, target)
+    assert code == 2 and "--skip-bad" in err
 
 
 @pytest.mark.parametrize("key", [key for key in commands.COMMANDS if key != "pipeline"])

@@ -12,7 +12,7 @@ import pytest
 import rl.cluster
 from rl.config.learner import LearnerConfig
 from rl.config.rollout import RolloutConfig
-from rl.errors import ConfigError, EngineDeadError, StarvationError
+from rl.errors import ClusterError, ConfigError, EngineDeadError, StarvationError
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +38,25 @@ def test_a_cluster_that_may_grow_is_waited_for(caplog):
     with caplog.at_level(logging.WARNING):
         rl.cluster._check_capacity(RolloutConfig(workers=3), None, may_grow=True)
     assert "need 3 CPUs where the cluster has 2" in caplog.text and "Waiting for nodes" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        (None, "Ray can't be started on this machine: The current node timed out.*ray stop"),
+        ("head:6379", "the Ray cluster at head:6379 can't be joined: The current node timed out.*ray_address"),
+    ],
+)
+def test_a_cluster_that_does_not_come_up_is_one_error(monkeypatch, address, said):
+    def late(**_: object) -> None:
+        raise Exception("The current node timed out during startup.\nMore.\nAnd more.")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(rl.cluster.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(rl.cluster.ray, "init", late)
+    with pytest.raises(ClusterError, match=f"(?s){said}") as caught:
+        rl.cluster.connect(address, RolloutConfig())
+    assert "And more" not in str(caught.value)
 
 
 async def test_a_start_that_takes_long_names_what_it_waits_for(monkeypatch, caplog):

@@ -37,7 +37,7 @@ def test_summary_counts_rows_and_lists_bad_ones(tmp_path: Path, make_png: Callab
     assert [bad.row for bad in summary.bad_rows] == [3]
     text = rendered(summary)
     assert "3 usable rows" in text and "9 x 3" in text and "[b]y" in text and "3 / 12 / 14 characters" in text
-    assert "1 rows can't be used" in text and "row 3: missing columns: problem, answer" in text
+    assert "1 row can't be used" in text and "row 3: missing columns: problem, answer" in text
 
 
 def test_spread() -> None:
