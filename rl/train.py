@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import logging
 import signal
 import threading
@@ -17,7 +16,6 @@ from rl.algo.advantages import load_group_function
 from rl.algo.plugins import load_function
 from rl.cluster import LearnerGroup, RewardClient, RolloutPool, bring_up, connect
 from rl.config.base import dump_yaml, save_config
-from rl.config.metrics import TrackerConfig
 from rl.config.train import TrainConfig
 from rl.curate.starts import prompt_source
 from rl.data import containers
@@ -48,7 +46,7 @@ def check(config: TrainConfig) -> list[str]:
         folders = enumerate(config.data.curriculum.attempts)
         wanted |= {f"data.curriculum.attempts.{i}": folder for i, folder in folders}
     found = [f"{key} {value} does not exist" for key, value in wanted.items() if value and not Path(value).exists()]
-    found += context_problems(config.model, config.rollout.engine.max_model_len) + tracker_problems(config.tracker)
+    found += context_problems(config.model, config.rollout.engine.max_model_len) + config.tracker.problems()
     for path, role in ((config.algo.loss.name, "loss"), (config.algo.advantages.group, "advantages")):
         if ":" in path:
             try:
@@ -58,16 +56,6 @@ def check(config: TrainConfig) -> list[str]:
     return found + problems(
         config.rewards, containers.answer_types((config.data.train, config.data.eval)), trained=config.data.train
     )
-
-
-def tracker_problems(config: TrackerConfig) -> list[str]:
-    """The trackers that are switched on and not installed."""
-    wanted = {"tracker.tensorboard": ("tensorboard", config.tensorboard), "tracker.wandb": ("wandb", config.wandb)}
-    return [
-        f'{key} is on, and {package} is not installed: pip install "innovator-rl[{package}]", or switch it off'
-        for key, (package, on) in wanted.items()
-        if on and importlib.util.find_spec(package) is None
-    ]
 
 
 def run(config: TrainConfig, resume: bool = False) -> Path:

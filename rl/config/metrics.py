@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Literal
 
 from rl.config.base import StrictModel
@@ -31,3 +32,12 @@ class TrackerConfig(StrictModel):
     """Write event files to `{run}/tensorboard`."""
     wandb: WandbConfig | None = None
     """None switches Weights & Biases off."""
+
+    def problems(self) -> list[str]:
+        """The trackers that are switched on and not installed here, for --dry-run."""
+        wanted = {"tensorboard": self.tensorboard, "wandb": self.wandb is not None}
+        return [
+            f'tracker.{name} is on, and {name} is not installed: pip install "innovator-rl[{name}]", or switch it off'
+            for name, on in wanted.items()
+            if on and importlib.util.find_spec(name) is None
+        ]

@@ -32,7 +32,8 @@ from rl.sft.data import SFTRow, batches, load_rows
 def check(config: SFTConfig) -> list[str]:
     """Problems that would stop `run`, for --dry-run."""
     wanted = {"model": config.model, "data.path": config.data.path, "data.heldout": config.data.heldout}
-    return [f"{key} {value} does not exist" for key, value in wanted.items() if value and not Path(value).exists()]
+    found = [f"{key} {value} does not exist" for key, value in wanted.items() if value and not Path(value).exists()]
+    return found + config.tracker.problems()
 
 
 def run(config: SFTConfig) -> Path:
