@@ -11,11 +11,11 @@ numbers or short expressions behind some hundred words of reasoning), side by si
 - `executor`: `direct` in a `ProcessPoolExecutor` of one worker, which nothing kills when it hangs;
 - `fork`: `direct` in a process forked for each call and killed at the deadline.
 
-The samples of a prompt often agree, and the pool remembers verdicts: `unrepeated` is `pool` and `direct` on as many
-prompts of one sample each. `poison` is the pool's throughput with a tenth of the completions replaced by the hostile
-texts of the conformance kit, against its throughput on the like without; `hang` is what one request that never ends
-costs beyond its deadline. Every pass has texts that the pool has not seen, after one pass that is not timed: the LaTeX
-grammar is slow until it has met each construct.
+The samples of a prompt often agree, and the pool remembers verdicts: `unrepeated` is the same on prompts of one sample
+each. `poison` is the pool's throughput with a tenth of the completions replaced by the hostile texts of the conformance
+kit, against its throughput on the like without; `hang` is what one request that never ends costs beyond its deadline.
+Every pass has texts that the pool has not seen, after one pass that is not timed: the LaTeX grammar is slow until it
+has met each construct.
 
     python benchmarks/rewards.py [--groups 40] [--rounds 3]
 
@@ -168,7 +168,14 @@ def poisoned(items: Sequence[Triple], seed: int) -> list[Triple]:
 def poison_round(pool: RewardPool, groups: int, seed: int) -> dict[str, Any]:
     clean, mixed = traffic(groups, SAMPLES, seed + 1), poisoned(traffic(groups, SAMPLES, seed + 2), seed)
     found: dict[str, Any] = {}
-    for name, items in (("clean", clean), ("mixed", mixed)):
+    alone = traffic(groups * SAMPLES, 1, seed + 5)
+    batches = {
+        "clean": clean,
+        "mixed": mixed,
+        "unrepeated_clean": alone,
+        "unrepeated_mixed": poisoned(traffic(groups * SAMPLES, 1, seed + 6), seed),
+    }
+    for name, items in batches.items():
         batch = requests(items)
         cpu, start = cpu_s(), time.perf_counter()
         results = pool.score_many(batch)
@@ -260,10 +267,15 @@ def measure(groups: int, rounds: int) -> dict[str, Any]:
         "memory_mb": {name: round(value, 1) for name, value in memory.items()},
         "poison": {
             "share": POISON_SHARE,
-            "throughput_kept": round(statistics.median(r["mixed_per_s"] / r["clean_per_s"] for r in poison), 3),
+            "throughput_kept": kept(poison, ""),
+            "unrepeated_throughput_kept": kept(poison, "unrepeated_"),
             "rounds": poison,
         },
     }
+
+
+def kept(rounds: Sequence[dict[str, Any]], prefix: str) -> float:
+    return round(statistics.median(r[f"{prefix}mixed_per_s"] / r[f"{prefix}clean_per_s"] for r in rounds), 3)
 
 
 def medians(found: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -24,13 +24,14 @@ from typing import Any
 
 from rewards import plugins as plugin_files
 from rewards import registry
-from rewards.base import RewardResult, failed
+from rewards.base import RewardResult, failed, graded
 from rewards.limits import SLOW, check_memory, check_settings
 from rewards.request import Request
 from rewards.worker import PoolError, Template, Worker, WorkerSetup, describe_exit
 
 MAX_BATCH = 32
 MAX_BATCH_BYTES = 4 * 2**20
+MAX_CHARS = 500_000
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +43,15 @@ class _Call:
     future: Future[list[RewardResult]] = field(default_factory=Future)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def finish(self, position: int, result: RewardResult) -> None:
+        with self.lock:
+            self.results[position] = result
+            self.left -= 1
+            done = self.left == 0
+        if done:
+            with contextlib.suppress(InvalidStateError):  # the caller has cancelled
+                self.future.set_result([item for item in self.results if item is not None])
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Item:
@@ -51,14 +61,7 @@ class _Item:
     timeout_s: float
 
     def finish(self, result: RewardResult) -> None:
-        call = self.call
-        with call.lock:
-            call.results[self.position] = result
-            call.left -= 1
-            done = call.left == 0
-        if done:
-            with contextlib.suppress(InvalidStateError):  # the caller has cancelled
-                call.future.set_result([item for item in call.results if item is not None])
+        self.call.finish(self.position, result)
 
     def fail(self, error: BaseException) -> None:
         with contextlib.suppress(InvalidStateError):
@@ -73,6 +76,8 @@ class RewardPool:
         timeout_s: seconds that one request may take, from the moment its worker turns to it.
         timeouts: other seconds for some answer types, over those of `limits.SLOW`, which hold for built-in verifiers
             unless named here.
+        max_chars: a completion of more gets 0 and is not sent to a worker, whose queue it would hold up. The default is
+            about what 128k tokens make.
         memory_mb: address space of a worker in MiB. Beyond it a request ends as `error`.
         preload: answer types whose verifiers are imported before the first request. Default: every built-in one and
             every installed plug-in whose libraries are installed. Those of `plugins` are always imported.
@@ -97,9 +102,13 @@ class RewardPool:
         preload: Sequence[str] | None = None,
         plugins: Mapping[str, str] | None = None,
         timeouts: Mapping[str, float] | None = None,
+        max_chars: int = MAX_CHARS,
     ) -> None:
         check_settings(workers, timeout_s, timeouts or {}, memory_mb)
         self._plugins = {name: plugin_files.absolute(target) for name, target in (plugins or {}).items()}
+        if max_chars < 1:
+            raise ValueError(f"max_chars is {max_chars}; set the most characters that a completion may have")
+        self._max_chars = max_chars
         self._timeout_s = timeout_s
         self._workers = workers
         self._memory_mb = memory_mb
@@ -202,6 +211,7 @@ class RewardPool:
         items = [
             _Item(call, position, _pack(request), self.timeout_of(request.answer_type))
             for position, request in enumerate(batch)
+            if len(request.completion) <= self._max_chars
         ]
         with self._ready:
             if self._closing:
@@ -210,7 +220,11 @@ class RewardPool:
                 raise self._broken
             self._queue.extend(items)
             self._ready.notify(len(items))
-        if not items:
+        for position, request in enumerate(batch):
+            if len(request.completion) > self._max_chars:
+                reason = f"not graded: {len(request.completion)} characters, over {self._max_chars}"
+                call.finish(position, graded(0.0, reason))
+        if not batch:
             call.future.set_result([])
         return call
 

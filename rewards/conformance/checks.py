@@ -66,7 +66,8 @@ class Subject:
         """One fresh worker, under a fresh template: nothing is left of earlier calls, and string hashes differ."""
         named = {self.answer_type: self.reference, probe.NAME: probe.REFERENCE}
         limits = self.settings
-        return RewardPool(1, limits.timeout_s, limits.memory_mb, preload=[], plugins={**self.given, **named})
+        plugins, longest = {**self.given, **named}, 2 * hostile.LONG  # all of the catalogue must arrive
+        return RewardPool(1, limits.timeout_s, limits.memory_mb, preload=[], plugins=plugins, max_chars=longest)
 
     def request(self, example: Example, completion: str) -> Request:
         return Request(completion, example.answer, self.answer_type, None, example.sample)

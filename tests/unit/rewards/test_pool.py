@@ -101,6 +101,15 @@ def test_hostile_answers_end_within_the_limit(pool: RewardPool, answer_type: str
     assert (result.status, result.value) in {("timeout", None), ("ok", 0.0)}
 
 
+def test_a_completion_that_is_too_long_gets_0_and_holds_nobody_up() -> None:
+    with RewardPool(workers=1, preload=["number"], max_chars=80) as small:
+        long = Request(answer("5" + " " * 100), "5", "number")
+        results = small.score_many([long, Request(answer("5"), "5", "number"), long])
+        assert [result.value for result in results] == [0.0, 1.0, 0.0]
+        assert "over 80" in results[0].detail
+        assert [result.value for result in small.score_many([long])] == [0.0]
+
+
 def test_a_verifier_that_hangs_times_out_alone(pool: RewardPool) -> None:
     requests = [Request("fine", "", "sleep") for _ in range(20)]
     requests[3] = Request("sleep", "", "sleep")
