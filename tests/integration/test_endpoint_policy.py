@@ -19,7 +19,7 @@ from rl.eval.runner import attempt_seed
 from tests.integration.support import ENGINE, PROMPTS, Paths
 from tests.unit.rewards.judge_server import Call, Reply, serve
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 
 ATTEMPTS = 2
 

@@ -16,7 +16,7 @@ from rl import train
 from rl.metrics.files import read_metrics
 from tests.integration.support import Paths, train_config
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 
 STEPS, BROKEN = 4, 2
 LEARNED = ("loss", "grad_norm", "lr", "entropy", "tokens/trained", "clip/", "kl/", "behaviour_weight/")

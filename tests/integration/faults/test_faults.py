@@ -22,7 +22,7 @@ FAULTS = int(os.environ.get("FAULTS", len(KINDS)))
 STEPS_PER_FAULT = 15
 """More than a worker takes to come back; a run that ends before its last fault fails the test."""
 
-pytestmark = pytest.mark.timeout(120 + 90 * FAULTS)
+pytestmark = [pytest.mark.timeout(120 + 90 * FAULTS), pytest.mark.slow]
 
 
 def test_a_run_survives_whatever_dies(cluster: None, paths: Paths, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import yaml
 from rl.run_io import complete_checkpoints
 from tests.integration.support import Paths, marked_processes, train_config
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.timeout(240), pytest.mark.slow]
 
 STEPS, END_S = 8, 60
 
