@@ -27,8 +27,6 @@ PLUGINS = {
         "exit": "exit_quietly",
         "memory": "eat_memory",
         "orphan": "leave_a_child",
-        "fork": "fork_and_return",
-        "late-fork": "return_from_a_late_fork",
         "whoami": "whoami",
         "float": "returns_a_float",
         "half": "AlwaysHalf",
@@ -40,6 +38,16 @@ PLUGINS = {
 def pool() -> Iterator[RewardPool]:
     sys.path.append(HERE)  # the workers get the parent's path
     with RewardPool(workers=2, timeout_s=1.0, preload=["math-expressions", "e-smiles"], plugins=PLUGINS) as made:
+        yield made
+    sys.path.remove(HERE)
+
+
+@pytest.fixture
+def forking() -> Iterator[RewardPool]:
+    """Its deadline is one that a loaded machine keeps."""
+    sys.path.append(HERE)
+    plugins = {"fork": "hostile_plugin:fork_and_return", "late-fork": "hostile_plugin:return_from_a_late_fork"}
+    with RewardPool(workers=2, timeout_s=60.0, preload=[], plugins=plugins) as made:
         yield made
     sys.path.remove(HERE)
 
@@ -147,33 +155,33 @@ def test_a_killed_worker_takes_its_children_along(pool: RewardPool, tmp_path: Pa
     assert wait_until(lambda: not is_alive(child))
 
 
-def test_a_fork_that_comes_back_from_a_verifier_grades_nothing(pool: RewardPool) -> None:
+def test_a_fork_that_comes_back_from_a_verifier_grades_nothing(forking: RewardPool) -> None:
     requests = [Request(str(index % 3), "0", "fork") for index in range(40)]
     wanted = [float(index % 3 == 0) for index in range(40)]
     for _ in range(4):
-        results = pool.score_many(requests)
+        results = forking.score_many(requests)
         assert [(result.status, result.value) for result in results] == [("ok", value) for value in wanted]
     for request, value in zip(requests, wanted, strict=True):
-        assert pool.score_many([request])[0].value == value
+        assert forking.score_many([request])[0].value == value
 
 
-def test_a_fork_that_comes_back_late_grades_nothing(pool: RewardPool, tmp_path: Path) -> None:
-    assert pool.score("a", "a", "late-fork", sample={"folder": str(tmp_path)}).value == 1.0
+def test_a_fork_that_comes_back_late_grades_nothing(forking: RewardPool, tmp_path: Path) -> None:
+    assert forking.score("a", "a", "late-fork", sample={"folder": str(tmp_path)}).value == 1.0
     assert wait_until((tmp_path / "pid").exists)
     child = int((tmp_path / "pid").read_text())
     assert is_alive(child)
     mixed = [Request(text, "a", "late-fork") for text in "abba" * 10]
-    assert [result.value for result in pool.score_many(mixed)] == [1.0, 0.0, 0.0, 1.0] * 10
+    assert [result.value for result in forking.score_many(mixed)] == [1.0, 0.0, 0.0, 1.0] * 10
     (tmp_path / "go").touch()
     assert wait_until(lambda: not is_alive(child))
-    assert [result.value for result in pool.score_many(mixed)] == [1.0, 0.0, 0.0, 1.0] * 10
+    assert [result.value for result in forking.score_many(mixed)] == [1.0, 0.0, 0.0, 1.0] * 10
 
 
 @pytest.mark.parametrize(("forged", "failed_at", "trusted"), [(0, 3, [0.0, 0.0, 0.0]), (3, 4, [0.0, 0.0, 0.0, 1.0])])
 def test_a_reply_that_was_not_awaited_costs_one_request(forged: int, failed_at: int, trusted: list[float]) -> None:
     """A worker numbers its requests from 0; a forged reply to the fourth itself can't be told, one too many can."""
     sys.path.append(HERE)
-    with RewardPool(1, preload=[], plugins={"reply": "hostile_plugin:reply_itself"}) as made:
+    with RewardPool(1, 60.0, preload=[], plugins={"reply": "hostile_plugin:reply_itself"}) as made:
         sys.path.remove(HERE)
         requests = [Request("wrong", "right", "reply") for _ in range(12)]
         requests[3] = Request("wrong", "right", "reply", sample={"forged": forged})
@@ -191,7 +199,7 @@ def test_a_plugin_that_forks_while_it_warms_up(tmp_path: Path) -> None:
         "def warm_up():\n    os.fork()\n"
         "def verify(completion, answer, *, prompt=None, sample=None):\n    return graded(float(completion == answer))\n"
     )
-    with RewardPool(2, preload=[], plugins={"own": str(file)}) as made:
+    with RewardPool(2, 60.0, preload=[], plugins={"own": str(file)}) as made:
         results = made.score_many([Request(text, "a", "own") for text in "ab" * 20])
         assert [result.value for result in results] == [1.0, 0.0] * 20
 
