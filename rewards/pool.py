@@ -264,19 +264,19 @@ class RewardPool:
     def _serve(self, worker: Worker, batch: list[_Item]) -> Worker:
         """Have a batch graded; returns the worker to go on with."""
         try:
-            worker.connection.send_bytes(pickle.dumps([item.payload for item in batch]))
+            numbers = worker.send([item.payload for item in batch])
         except OSError:
             # It died idle, which no request has caused: all of them go to its successor.
             return self._replace(worker, batch)[0]
         for position, item in enumerate(batch):
             try:
-                result = worker.receive(item.timeout_s)
+                result = worker.receive(numbers[position], item.timeout_s)
             except EOFError:
                 successor, code = self._replace(worker, batch[position + 1 :])
                 item.finish(failed("error", f"the worker died on this request ({describe_exit(code)})"))
                 return successor
-            except ValueError as exc:  # not a result: a verifier wrote into the worker's socket
-                item.finish(failed("error", f"the worker's reply can't be read: {exc!s:.200}"))
+            except ValueError as exc:  # not this one's result: a verifier, or a fork of it, wrote into the socket
+                item.finish(failed("error", f"the worker's reply can't be used: {exc!s:.200}"))
                 return self._replace(worker, batch[position + 1 :])[0]
             if result is None:
                 item.finish(failed("timeout", f"not graded within {item.timeout_s:g} s"))
