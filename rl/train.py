@@ -20,7 +20,7 @@ from rl.config.train import TrainConfig
 from rl.curate.starts import prompt_source
 from rl.data import containers
 from rl.data.store import PromptSource
-from rl.errors import ConfigError, StoppedError
+from rl.errors import CheckpointError, ConfigError, StoppedError
 from rl.fleet import describe_failure
 from rl.interruptible import run_interruptible
 from rl.ledger import Ledger
@@ -32,6 +32,7 @@ from rl.metrics.tracker import Tracker
 from rl.models.context import context_problems
 from rl.reward_setup import Carried, carry, check_mixture, check_tasks, problems
 from rl.rollout.worker import PromptTask
+from rl.run_folder import claimed
 from rl.run_io import RunIO, complete_checkpoints, latest_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -61,6 +62,14 @@ def check(config: TrainConfig) -> list[str]:
 def run(config: TrainConfig, resume: bool = False) -> Path:
     """Train and print the outcome; returns the run folder. See `rl.loop.Loop.run` for what is raised."""
     out = Path(config.out)
+    if resume and not out.is_dir():
+        raise CheckpointError(f"{out} does not exist, so there is nothing to resume; start without --resume")
+    with claimed(out):
+        _drive(config, out, resume)
+    return out
+
+
+def _drive(config: TrainConfig, out: Path, resume: bool) -> None:
     if not resume and ((out / "metrics.jsonl").exists() or complete_checkpoints(out)):
         remedy = "continue it with --resume" if complete_checkpoints(out) else "it has no checkpoint yet: remove it"
         raise ConfigError(f"{out} holds a run already; {remedy}, or set another `out`")
@@ -74,7 +83,6 @@ def run(config: TrainConfig, resume: bool = False) -> Path:
     connect(config.ray_address, config.rollout, config.learner)
     run_interruptible(_run(config, carried, found))
     print_final(out)
-    return out
 
 
 async def _run(config: TrainConfig, carried: Carried, found: tuple[Path, dict[str, Any]] | None) -> None:
