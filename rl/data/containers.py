@@ -6,15 +6,25 @@ Knows nothing of what the columns mean: that is `rl.data.validate` (RL-172K) and
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rl.errors import DataError
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 BATCH_ROWS = 256
+UNREADABLE = (ValueError, LookupError, ArithmeticError, TypeError, OSError)
+"""What pyarrow raises, besides its own exceptions, for values that Python can't hold: text that is no UTF-8, unknown
+time zones, times beyond the calendar."""
+_MAY_BE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
+"""Escaped or encoded halves of UTF-16 pairs; two escapes that make a pair are a character."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +94,7 @@ def _columns_of_parquet(path: Path, columns: Sequence[str]) -> list[dict[str, An
         for file in files:
             held = [name for name in columns if name in pq.read_schema(file).names]
             rows += pq.read_table(file, columns=held).to_pylist()
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, *UNREADABLE):
         return None
     return rows
 
@@ -102,7 +112,7 @@ def column_values(path: str | Path, column: str) -> set[str]:
     if path.exists() and not (path / "state.json").exists():
         files = data_files(path)
         if all(file.suffix == ".parquet" for file in files):
-            with contextlib.suppress(pa.ArrowException, OSError):  # other columns, images among them, are not read
+            with contextlib.suppress(pa.ArrowException, *UNREADABLE):  # other columns, images among them, are not read
                 tables = [pq.read_table(file, columns=[column]) for file in files]
                 return {value for table in tables for value in table.column(0).unique().to_pylist() if value is not None}
     return {row.values[column] for row in iter_rows(path) if isinstance(row.values.get(column), str)}
@@ -133,7 +143,7 @@ def _parquet_rows(file: Path, required: Sequence[str]) -> Iterator[RawRow]:
 
     try:
         parquet = pq.ParquetFile(file)
-    except (pa.ArrowException, OSError) as exc:
+    except (pa.ArrowException, *UNREADABLE) as exc:
         yield RawRow(file, None, {}, f"not a readable parquet file ({exc})")
         return
     with parquet:
@@ -145,11 +155,38 @@ def _parquet_rows(file: Path, required: Sequence[str]) -> Iterator[RawRow]:
         number = 0
         try:
             for batch in parquet.iter_batches(batch_size=BATCH_ROWS):
-                for values in batch.to_pylist():
-                    yield RawRow(file, number, values)
-                    number += 1
-        except (pa.ArrowException, OSError) as exc:
+                yield from batch_rows(batch, file, range(number, number + batch.num_rows))
+                number += batch.num_rows
+        except (pa.ArrowException, ValueError, OSError) as exc:
             yield RawRow(file, None, {}, f"can't be read beyond row {number} ({exc})")
+
+
+def batch_rows(batch: pa.RecordBatch, file: Path, numbers: Iterable[int]) -> Iterator[RawRow]:
+    """The rows of a batch under their numbers; one with a value that Python can't hold comes as an error."""
+    import pyarrow as pa
+
+    try:
+        rows = batch.to_pylist()
+    except (pa.ArrowException, *UNREADABLE):
+        yield from _row_by_row(batch, file, numbers)
+        return
+    for number, values in zip(numbers, rows, strict=True):
+        yield RawRow(file, number, values)
+
+
+def _row_by_row(batch: pa.RecordBatch, file: Path, numbers: Iterable[int]) -> Iterator[RawRow]:
+    import pyarrow as pa
+
+    for place, number in enumerate(numbers):
+        values: dict[str, Any] = {}
+        error = None
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            try:
+                values[name] = column[place].as_py()
+            except (pa.ArrowException, *UNREADABLE) as exc:
+                error = f"column {name!r} ({column.type}) holds a value that can't be read ({type(exc).__name__}: {exc})"
+                break
+        yield RawRow(file, number, values if error is None else {}, error)
 
 
 def _jsonl_rows(file: Path) -> Iterator[RawRow]:
@@ -162,10 +199,25 @@ def _jsonl_rows(file: Path) -> Iterator[RawRow]:
             except ValueError as exc:
                 yield RawRow(file, number, {}, f"not a line of JSON ({exc})")
                 continue
-            if isinstance(values, dict):
-                yield RawRow(file, number, values)
-            else:
+            except RecursionError:
+                yield RawRow(file, number, {}, "JSON nested too deeply to be read; a row is a mapping of columns")
+                continue
+            if not isinstance(values, dict):
                 yield RawRow(file, number, {}, f"holds a {type(values).__name__}, not a mapping of columns")
+                continue
+            broken = _broken_text(values) if _MAY_BE_SURROGATE.search(line) else None
+            yield RawRow(file, number, values if broken is None else {}, broken)
+
+
+def _broken_text(values: Mapping[str, Any]) -> str | None:
+    """Names the column whose text holds half of a UTF-16 pair: JSON can spell it, and nothing else can hold it."""
+    for name, value in values.items():
+        try:
+            json.dumps({name: value}, ensure_ascii=False).encode()
+        except UnicodeEncodeError as exc:
+            half = exc.object[exc.start]
+            return f"column {name!a} holds {half!a}, half of a UTF-16 pair, which is no text; write the whole character"
+    return None
 
 
 def _saved_dataset_rows(path: Path, required: Sequence[str]) -> Iterator[RawRow]:
@@ -183,8 +235,9 @@ def _saved_dataset_rows(path: Path, required: Sequence[str]) -> Iterator[RawRow]
         return
     stored = saved.with_format("arrow")  # images as stored, undecoded
     for start in range(0, len(saved), BATCH_ROWS):
-        for offset, values in enumerate(stored[start : start + BATCH_ROWS].to_pylist()):
-            yield RawRow(path, start + offset, values)
+        numbers = iter(range(start, len(saved)))
+        for batch in stored[start : start + BATCH_ROWS].to_batches():
+            yield from batch_rows(batch, path, list(itertools.islice(numbers, batch.num_rows)))
 
 
 def missing_text(missing: Sequence[str], present: Sequence[str]) -> str:
