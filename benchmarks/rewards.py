@@ -26,6 +26,7 @@ calls. Figures are medians over rounds, ratios of each round's own pair. The las
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.metadata
 import json
 import logging
@@ -45,6 +46,9 @@ from typing import Any
 
 if not __package__:  # run by its path: this script's folder would hide the package that has its name
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
+if __name__ == "rewards":  # another script of this folder means the package: hand it over
+    del sys.modules["rewards"]
+    importlib.import_module("rewards")
 
 import psutil
 
