@@ -6,6 +6,7 @@ No isolation here: a verifier that hangs or crashes takes the caller along. `rew
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rewards import libraries
@@ -40,6 +41,9 @@ VERIFIERS: dict[str, str] = {
     "svg-code": "rewards.verifiers.svg_code:verify",
 }
 """Answer type -> "module:attribute", imported at first use."""
+
+ROUNDING = 1e-6
+"""A grade may leave [0, 1] by so much, as a sum of parts does; it is clipped."""
 
 
 def resolve(name: str, plugins: Mapping[str, str] | None = None) -> str:
@@ -130,8 +134,8 @@ def score(
 ) -> RewardResult:
     """Grade one completion; with several accepted answers the best grade counts.
 
-    An exception in a verifier becomes status `error`. `components["format"]` is 1 where the completion has the tags
-    that its prompt type asks for.
+    An exception in a verifier, or a value outside [0, 1], becomes status `error`. `components["format"]` is 1 where the
+    completion has the tags that its prompt type asks for.
 
     Raises:
         UnknownVerifier: no verifier for `answer_type`.
@@ -176,7 +180,15 @@ def _call(
         return failed("error", f"{answer_type}: {type(exc).__name__}: {exc!s:.300}")
     if not isinstance(result, RewardResult):
         return failed("error", f"{answer_type}: the verifier returned {type(result).__name__}, not a RewardResult")
-    return result
+    if result.value is None or 0.0 <= result.value <= 1.0:
+        return result
+    if -ROUNDING <= result.value <= 1.0 + ROUNDING:
+        return replace(result, value=min(max(result.value, 0.0), 1.0))
+    return failed(
+        "error",
+        f"{answer_type}: the verifier's value is {result.value:g}, and a grade is from 0 to 1; scale it, and give "
+        "other quantities as components",
+    )
 
 
 def _rank(result: RewardResult) -> tuple[int, float]:

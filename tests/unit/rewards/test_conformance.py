@@ -97,6 +97,11 @@ def test_a_good_plugin_passes(tmp_path: Path) -> None:
     assert report.findings[0].check == "loads"
 
 
+def test_a_fork_of_a_verifier_mixes_up_no_grades(tmp_path: Path) -> None:
+    report = check(plant(tmp_path, "os.fork()"), PATIENT)
+    assert report.passed, report.text()
+
+
 def test_the_template_passes() -> None:
     report = check(TEMPLATE, PATIENT)
     assert report.passed, report.text()

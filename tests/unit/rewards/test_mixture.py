@@ -30,11 +30,14 @@ calls: list[str] = []
 
 
 def stated(completion: str, answer: str, *, prompt: str | None = None, sample: Any = None) -> RewardResult:
-    """A plug-in whose result the sample states under the part's own setting `key`."""
+    """A plug-in whose result the sample states under the part's own setting `key`.
+
+    The component `stated` is what was stated, also where that is no grade.
+    """
     key = sample["key"]
     calls.append(key)
     value = sample[key]
-    return failed(value, "as stated") if isinstance(value, str) else graded(value)
+    return failed(value, "as stated") if isinstance(value, str) else graded(min(max(value, 0.0), 1.0), stated=value)
 
 
 PLUGINS = {"stated": f"{HERE}:stated"}
@@ -241,7 +244,7 @@ def test_moments_by_hand() -> None:
 
 def test_running_scale_by_hand() -> None:
     running = {"running": {"min_count": 4, "min_std": 0.1, "clip": 1.5}}
-    mixed = mixture(part("a"), normalise=running)
+    mixed = mixture(part("a", read="stated"), normalise=running)
 
     def scored(*values: float, update: bool = True) -> list[float | None]:
         requests = [Request(GOOD, "4", "number", sample={"source": "t", "a": value}) for value in values]
@@ -268,7 +271,7 @@ def test_a_spread_of_nothing_and_no_centre() -> None:
 
 
 def test_fixed_range() -> None:
-    mixed = mixture(part("a"), normalise={"range": [-1, 3]})
+    mixed = mixture(part("a", read="stated"), normalise={"range": [-1, 3]})
     assert [graded_as(mixed, a=value).value for value in (-2.0, -1.0, 0.0, 3.0, 9.0)] == [0.0, 0.0, 0.25, 1.0, 1.0]
 
 
