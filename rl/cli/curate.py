@@ -94,4 +94,11 @@ def merge(
     """Put the attempts of several folders into one, each once."""
     from rl.curate.attempts import merge
 
-    print(f"{target}: {merge(sources, target)} attempts")
+    merged = merge(sources, target)
+    print(f"{target}: {merged.attempts} attempts")
+    if merged.disagreeing:
+        typer.echo(
+            f"warning: {merged.disagreeing} attempts stand in more than one folder with different rewards; the folder "
+            f"named first counts ({merged.example}). Were both made by the same policy and graded alike?",
+            err=True,
+        )

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rl.config.base import StrictModel
+from rl.config.base import Seed, StrictModel
+from rl.config.rollout import SHORTEST_S
 
 
 class GoldChecks(StrictModel):
@@ -16,7 +17,7 @@ class GoldChecks(StrictModel):
     """Grade the gold; one that does not score 1 is removed."""
     processes: int = Field(1, ge=1)
     """Killable processes that grade."""
-    timeout_s: float = Field(2.0, gt=0)
+    timeout_s: float = Field(2.0, ge=SHORTEST_S, lt=3600)
     """Deadline of one grade."""
     memory_mb: int = Field(2048, ge=256)
     """Address space of a process that grades, in MiB."""
@@ -136,7 +137,7 @@ class CurationReportConfig(StrictModel):
     """An identifier of the Hugging Face Hub, such as `apache-2.0`."""
     gallery: int = Field(12, ge=0, le=200)
     """Samples shown with their images."""
-    seed: int = 0
+    seed: Seed = 0
     """Draws the samples of the gallery."""
 
     @model_validator(mode="after")

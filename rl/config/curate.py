@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from rl.config.base import StrictModel
+from rl.config.base import Seed, StrictModel
 from rl.config.data import PromptConfig
 from rl.config.endpoint import EndpointConfig
 from rl.config.rollout import RewardConfig, RolloutConfig
@@ -168,7 +168,7 @@ class ProfileConfig(StrictModel):
     """The rule that `settle_after` looks ahead to."""
     text_only: bool = False
     """Take the images away: what is right then can be guessed."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the attempts."""
     rollout: RolloutConfig = RolloutConfig()
     rewards: RewardConfig = RewardConfig()
@@ -207,7 +207,7 @@ class SelectionConfig(StrictModel):
     two_policies: TwoPolicyConfig | None = None
     confidence: ConfidenceConfig = ConfidenceConfig()
     pick: PickConfig = PickConfig()
-    seed: int = 0
+    seed: Seed = 0
     """Breaks ties, and orders what is `random`."""
     on_bad_row: Literal["raise", "skip"] = "raise"
     """A row that can't be used ends the command, or is left out."""
@@ -230,7 +230,7 @@ class CurateConfig(StrictModel):
     """A row that can't be used ends the command, or is left out."""
     attempts: int = Field(8, ge=1, le=MAX_ATTEMPTS)
     """At each candidate."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the attempts and of the selection."""
     rollout: RolloutConfig = RolloutConfig()
     rewards: RewardConfig = RewardConfig()

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
-from rl.config.base import StrictModel
+from rl.config.base import Seed, StrictModel
 
 Source = Literal["counting", "grounding", "spatial", "chart", "molecule", "arithmetic", "caption"]
 """The synthetic task families, as in `rl.data.synth.TASKS`."""
@@ -46,7 +46,7 @@ class SynthConfig(StrictModel):
     """What `rl data synth` writes: `{out}/{split}.parquet`, the same bytes for the same config."""
 
     command: Literal["data-synth"] = "data-synth"
-    seed: int = 0
+    seed: Seed = 0
     """The same seed writes the same bytes."""
     out: str = Field(description="Folder for the parquet files.")
     image_size: int = Field(default=64, ge=32, le=1024, description="Side of the square pictures in pixels.")

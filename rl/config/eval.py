@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from rl.config.base import StrictModel
+from rl.config.base import Seed, StrictModel
 from rl.config.data import PromptConfig
 from rl.config.rollout import RewardConfig, RolloutConfig
 
@@ -26,7 +26,7 @@ class EvalConfig(StrictModel):
     """A row that can't be used ends the command, or is left out."""
     k: int = Field(8, ge=1)
     """Completions per prompt, for mean@k and Pass@k."""
-    seed: int = 1234
+    seed: Seed = 1234
     """Of the completions: the same seed samples the same ones, as far as the engine does."""
     examples: int = Field(12, ge=0)
     """Prompts whose completions are kept in the result."""

@@ -94,6 +94,17 @@ def _members(annotation: Any) -> list[tuple[Any, str | None]]:
     return [member for members in found for member in members]
 
 
+def scalars(annotation: Any) -> set[Any]:
+    """The plain types that an annotation takes by itself or as items of a list; what lies in sections is theirs."""
+    found: set[Any] = set()
+    for plain, _ in _members(annotation):
+        if get_origin(plain) in (tuple, list):
+            found = found.union(*(scalars(item) for item in get_args(plain) if item is not Ellipsis))
+        else:
+            found.add(plain)
+    return found
+
+
 def _sections(annotation: Any) -> list[tuple[type[BaseModel], str]]:
     """The models below an annotation, each with what stands between its name and their keys."""
     found: list[tuple[type[BaseModel], str]] = []
@@ -132,7 +143,7 @@ def _choice_value(model: Any) -> str | None:
 
 def _type(annotation: Any, field: FieldInfo | None = None) -> str:
     bounds = [
-        f" {sign} {getattr(note, name):g}"
+        f" {sign} {_number(getattr(note, name))}"
         for note in (field.metadata if field else ())
         for name, sign in _BOUNDS.items()
         if isinstance(getattr(note, name, None), int | float)
@@ -140,6 +151,10 @@ def _type(annotation: Any, field: FieldInfo | None = None) -> str:
     members = [_word(plain) for plain, _ in _members(annotation)]
     optional = ["null"] if type(None) in get_args(annotation) else []
     return " | ".join(dict.fromkeys([*members[:-1], members[-1] + " and".join(bounds), *optional]))
+
+
+def _number(bound: float) -> str:
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
 def _word(plain: Any) -> str:

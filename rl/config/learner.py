@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from rl.config.base import StrictModel
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerConfig(StrictModel):
@@ -14,9 +16,9 @@ class OptimizerConfig(StrictModel):
 
     name: Literal["adamw", "muon"] = "adamw"
     """`muon` orthogonalises the momentum of weight matrices; embeddings, norms and biases get AdamW at the same lr."""
-    lr: float = Field(2e-6, gt=0)
+    lr: float = Field(2e-6, gt=0, le=10)
     """Learning rate after the warm-up."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     """Decay of AdamW's two moments."""
     momentum: float = Field(0.95, ge=0, lt=1)
     """Of `muon`'s matrices."""
@@ -35,6 +37,14 @@ class OptimizerConfig(StrictModel):
     """Updates over which lr grows linearly from 0."""
     final_lr_fraction: float = Field(0.0, ge=0, le=1)
     """Share of lr at the last step of `linear` and `cosine`."""
+
+    def check_warmup(self, updates: int) -> None:
+        """Raise `ValueError` where a run of so many updates would end within the warm-up."""
+        if self.warmup_steps > updates:
+            raise ValueError(
+                f"learner.optimizer.warmup_steps {self.warmup_steps} is more than the {updates} updates of the run, so "
+                f"lr would never reach {self.lr:g}; set warmup_steps to {updates} or less, or raise steps"
+            )
 
 
 class FSDPConfig(StrictModel):

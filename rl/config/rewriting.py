@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rl.config.base import StrictModel
+from rl.config.base import Seed, StrictModel
 from rl.config.endpoint import EndpointConfig
 from rl.config.rollout import RewardConfig, RolloutConfig
 
@@ -52,7 +52,7 @@ class _AskingConfig(StrictModel):
     """Times that a model is asked, each with a seed of its own, until its reply can be read."""
     at_once: int = Field(32, ge=1)
     """Rows worked on at a time."""
-    seed: int = 0
+    seed: Seed = 0
     ray_address: str | None = None
 
     def _named(self, wanted: dict[str, str | None]) -> None:

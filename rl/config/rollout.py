@@ -10,6 +10,9 @@ from pydantic import Field, field_validator, model_validator
 
 from rl.config.base import StrictModel
 
+SHORTEST_S = 0.01
+"""No grader answers faster than its request travels: below this every score would be a timeout."""
+
 
 class EngineConfig(StrictModel):
     """One inference engine, in the process of its rollout worker."""
@@ -92,7 +95,7 @@ class RewardConfig(StrictModel):
     """Ray actors, each with its own pool."""
     processes: int = Field(1, ge=1)
     """Killable processes per actor."""
-    timeout_s: float = Field(2.0, gt=0, lt=3600)
+    timeout_s: float = Field(2.0, ge=SHORTEST_S, lt=3600)
     """Deadline of one completion's score."""
     timeouts: dict[str, float] = {}
     """Other deadlines, answer type -> seconds. Where it is not named here, the built-in general-code, which runs
@@ -154,6 +157,8 @@ class RewardConfig(StrictModel):
 
         registry.check_names(self.timeouts, self.plugins)
         for name, seconds in self.timeouts.items():
-            if not 0 < seconds < 3600:
-                raise ValueError(f"timeouts.{name} is {seconds}; set seconds per completion, above 0 and below 3600")
+            if not SHORTEST_S <= seconds < 3600:
+                raise ValueError(
+                    f"timeouts.{name} is {seconds}; set seconds per completion, from {SHORTEST_S} to below 3600"
+                )
         return self

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rl.config.base import StrictModel
+from rl.config.base import Seed, Steps, StrictModel
 from rl.config.data import PromptConfig
 from rl.config.learner import LearnerConfig
 from rl.config.metrics import TrackerConfig
@@ -50,9 +50,9 @@ class SFTConfig(StrictModel):
     trainable: tuple[str, ...] = Field(("all",), min_length=1)
     """What learns: all, vision, projector, language, or globs over parameter names; `!glob` takes away."""
     data: SFTDataConfig
-    seed: int = 0
+    seed: Seed = 0
     """Of the order of rows."""
-    steps: int = Field(ge=1)
+    steps: Steps
     """Optimizer steps."""
     batch_size: int = Field(64, ge=1)
     """Sequences per optimizer step, over all ranks."""
@@ -62,6 +62,11 @@ class SFTConfig(StrictModel):
     """Steps between evaluations on `data.heldout`."""
     learner: LearnerConfig = LearnerConfig()
     tracker: TrackerConfig = TrackerConfig()
+
+    @model_validator(mode="after")
+    def _warmup_ends(self) -> SFTConfig:
+        self.learner.optimizer.check_warmup(self.steps)
+        return self
 
     @model_validator(mode="after")
     def _ranks_have_rows(self) -> SFTConfig:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rl.config.base import StrictModel
+from rl.config.base import Seed, Steps, StrictModel
 from rl.config.curriculum import CurriculumConfig
 from rl.config.data import PromptConfig
 from rl.config.learner import LearnerConfig
@@ -80,7 +80,7 @@ class EvalDuringConfig(StrictModel):
     """Completions per prompt, for mean@k and Pass@k."""
     temperature: float = Field(1.0, gt=0, le=2)
     """Of these completions."""
-    seed: int = 1234
+    seed: Seed = 1234
     """Of these completions; apart from the run's, so that runs can be compared."""
     every: int | None = Field(None, ge=1)
     """Steps between further evaluations."""
@@ -116,9 +116,9 @@ class TrainConfig(StrictModel):
     """Folder of the model to start from, in the layout of transformers."""
     out: str
     """Folder of the run: config, metrics, evaluations, checkpoints, report."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the order of prompts and of sampling."""
-    steps: int = Field(ge=1)
+    steps: Steps
     """Optimizer steps, and versions of the weights."""
     trainable: tuple[str, ...] = Field(("all",), min_length=1)
     """What learns: all, vision, projector, language, or globs over parameter names; `!glob` takes away."""
@@ -143,6 +143,11 @@ class TrainConfig(StrictModel):
                 f"with learner.lora the adapters alone learn, and trainable {list(self.trainable)} would be ignored; "
                 "leave trainable out and name layers in learner.lora.targets"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _warmup_ends(self) -> TrainConfig:
+        self.learner.optimizer.check_warmup(self.steps * self.algo.updates_per_step)
         return self
 
     @model_validator(mode="after")
