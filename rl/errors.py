@@ -53,6 +53,10 @@ class CheckpointError(RLError, RuntimeError):
     """A checkpoint is missing, torn or does not fit the run."""
 
 
+class TornCheckpointError(CheckpointError):
+    """A file of a checkpoint is cut short or garbled; an older checkpoint may be whole."""
+
+
 class StoppedError(RLError):
     """A run was asked to stop and did so in good order; it can be resumed."""
 
