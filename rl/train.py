@@ -15,12 +15,12 @@ from typing import Any
 from rl.algo.advantages import load_group_function
 from rl.algo.plugins import load_function
 from rl.cluster import LearnerGroup, RewardClient, RolloutPool, bring_up, connect
-from rl.config.base import dump_yaml, save_config
+from rl.config.base import dump_yaml, read_yaml, save_config
 from rl.config.train import TrainConfig
 from rl.curate.starts import prompt_source
 from rl.data import containers
 from rl.data.store import PromptSource
-from rl.errors import CheckpointError, ConfigError, StoppedError, TornCheckpointError
+from rl.errors import CheckpointError, ConfigError, DataError, StoppedError, TornCheckpointError
 from rl.fleet import describe_failure
 from rl.interruptible import run_interruptible
 from rl.ledger import Ledger
@@ -32,7 +32,7 @@ from rl.metrics.tracker import Tracker, check_rows
 from rl.models.context import context_problems
 from rl.reward_setup import Carried, carry, check_mixture, check_tasks, problems
 from rl.rollout.worker import PromptTask
-from rl.run_folder import claimed
+from rl.run_folder import claimed, compare_settings, folder_problems
 from rl.run_io import RunIO, complete_checkpoints, latest_checkpoint, way_back
 
 logger = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ def check(config: TrainConfig) -> list[str]:
         folders = enumerate(config.data.curriculum.attempts)
         wanted |= {f"data.curriculum.attempts.{i}": folder for i, folder in folders}
     found = [f"{key} {value} does not exist" for key, value in wanted.items() if value and not Path(value).exists()]
+    found += folder_problems(config.out) + _input_problems(config)
     found += context_problems(config.model, config.rollout.engine.max_model_len) + config.tracker.problems()
     for path, role in ((config.algo.loss.name, "loss"), (config.algo.advantages.group, "advantages")):
         if ":" in path:
@@ -57,6 +58,20 @@ def check(config: TrainConfig) -> list[str]:
     return found + problems(
         config.rewards, containers.answer_types((config.data.train, config.data.eval)), trained=config.data.train
     )
+
+
+def _input_problems(config: TrainConfig) -> list[str]:
+    """What is wrong with a model or a dataset that exists."""
+    found, model = [], Path(config.model)
+    if model.exists() and not (model / "config.json").is_file():
+        found.append(f"model {model} has no config.json; give a folder of a model in the layout of transformers")
+    for key, value in (("data.train", config.data.train), ("data.eval", config.data.eval)):
+        if value and Path(value).exists():
+            try:
+                containers.check_kind(value)
+            except DataError as exc:
+                found.append(f"{key}: {exc}")
+    return found
 
 
 def run(config: TrainConfig, resume: bool = False) -> Path:
@@ -74,6 +89,8 @@ def _drive(config: TrainConfig, out: Path, resume: bool) -> None:
         remedy = "continue it with --resume" if complete_checkpoints(out) else "it has no checkpoint yet: remove it"
         raise ConfigError(f"{out} holds a run already; {remedy}, or set another `out`")
     found = latest_checkpoint(out) if resume else None
+    if found is not None and (out / CONFIG).is_file():
+        compare_settings(read_yaml(out / CONFIG), config)
     load_group_function(config.algo.advantages)  # user code that can't be imported should not wait for the first step
     carried = carry(config.rewards)
     check_mixture(config.rewards, carried.mixture, config.data.train)

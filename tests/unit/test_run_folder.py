@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -15,18 +17,18 @@ import pytest
 from rl import train
 from rl.config.base import load_config, save_config
 from rl.config.train import TrainConfig
-from rl.data.store import OrderedPrompts
+from rl.data.store import OrderedPrompts, is_digest
 from rl.errors import CheckpointError, ConfigError, TornCheckpointError
 from rl.ledger import Ledger
 from rl.metrics.tracker import ROW_FILES
 from rl.reward_setup import carry
-from rl.run_folder import claimed
+from rl.run_folder import claimed, compare_settings, folder_problems
 from rl.run_io import latest_checkpoint
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from rl.run_folder import claimed
+from rl.run_folder import claimed, compare_settings, folder_problems
 with claimed(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -149,3 +151,44 @@ def test_the_record_goes_back_once_everything_is_restored(tmp_path: Path) -> Non
     train._open_record(given, carry(given.rewards), latest_checkpoint(tmp_path)).close()
     assert all((tmp_path / name).read_text() == '{"row": 1}\n' for name in ROW_FILES)
     assert load_config(TrainConfig, tmp_path / "config.yaml") == given
+
+
+def test_other_settings_are_said_at_resumption(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    saved = config(tmp_path).model_dump(mode="json")
+    new = config(tmp_path / "copied", steps=5, learner={"optimizer": {"lr": 0.5}})
+    with caplog.at_level(logging.WARNING):
+        compare_settings(saved, new)
+    changes = [line.strip() for line in caplog.text.splitlines()[1:]]
+    old_lr = saved["learner"]["optimizer"]["lr"]
+    assert changes == ["steps: 1 -> 5", f"learner.optimizer.lr: {old_lr} -> 0.5"]
+
+
+def test_another_model_is_refused_at_resumption_and_leaves_the_record(tmp_path: Path, actors: type[Part]) -> None:
+    given = run_with_a_checkpoint(tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(ConfigError, match=r"started from model m and can't go on with other.*resume with model=m"):
+        train.run(given.model_copy(update={"model": "other"}), resume=True)
+    assert contents(tmp_path) == before
+
+
+def test_a_folder_that_cannot_be_written_is_seen_before_the_run(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "rows.csv").write_text("")
+    shut = tmp_path / "shut"
+    shut.mkdir(mode=0o500)
+    for out, said in ((tmp_path / "file" / "run", "is not a folder"), (Path("~/run"), "only a shell expands")):
+        given = config(out, model=str(tmp_path / "model"), data={"train": str(tmp_path / "rows.csv")})
+        found = "\n".join(train.check(given))
+        assert said in found and "has no config.json" in found and "is of no known kind" in found
+        with pytest.raises(ConfigError, match=said):
+            train.run(given)
+    if not os.access(shut, os.W_OK):  # root may write anywhere
+        assert "no permission" in folder_problems(str(shut / "run"))[0]
+    assert folder_problems(str(tmp_path / "new" / "run")) == [] and not (tmp_path / "new").exists()
+
+
+def test_ids_with_line_breaks_are_told_apart() -> None:
+    assert OrderedPrompts(("a\nb", "c"), 0).state_dict()["ids"] != OrderedPrompts(("a", "b\nc"), 0).state_dict()["ids"]
+    lines = hashlib.sha256(b"a\nb\nc").hexdigest()
+    assert is_digest(lines, ("a", "b", "c")) and not is_digest(lines, ("a\nb", "c"))
