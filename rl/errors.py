@@ -21,6 +21,10 @@ class ClusterError(RLError, RuntimeError):
     """No Ray cluster could be joined or started."""
 
 
+class ActorLostError(RLError, RuntimeError):
+    """Ray, or an actor that nothing replaces, is gone in the middle of a run."""
+
+
 class EngineError(RLError, RuntimeError):
     """An inference engine refused a request or died."""
 

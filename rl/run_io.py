@@ -188,6 +188,14 @@ def latest_checkpoint(run: Path) -> tuple[Path, dict[str, Any]]:
     return found[-1], state
 
 
+def how_to_go_on(run: Path) -> str:
+    """What to do about a run that ended before its last step through no fault of its own."""
+    found = complete_checkpoints(run)
+    if found:
+        return f"go on with --resume (last checkpoint: step {int(found[-1].name.rpartition('_')[2])})"
+    return f"there is no checkpoint yet: remove {run} and start again"
+
+
 def way_back(damaged: Path) -> str:
     """What to do about a checkpoint folder that can't be read."""
     older = [path for path in complete_checkpoints(damaged.parent.parent) if path.name < damaged.name]

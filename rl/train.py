@@ -20,7 +20,7 @@ from rl.config.train import TrainConfig
 from rl.curate.starts import prompt_source
 from rl.data import containers
 from rl.data.store import PromptSource
-from rl.errors import CheckpointError, ConfigError, DataError, StoppedError, TornCheckpointError
+from rl.errors import ActorLostError, CheckpointError, ConfigError, DataError, StoppedError, TornCheckpointError
 from rl.fleet import describe_failure
 from rl.interruptible import run_interruptible
 from rl.ledger import Ledger
@@ -33,7 +33,7 @@ from rl.models.context import context_problems
 from rl.reward_setup import Carried, carry, check_mixture, check_tasks, problems
 from rl.rollout.worker import PromptTask
 from rl.run_folder import claimed, compare_settings, folder_problems
-from rl.run_io import RunIO, complete_checkpoints, latest_checkpoint, way_back
+from rl.run_io import RunIO, complete_checkpoints, how_to_go_on, latest_checkpoint, way_back
 
 logger = logging.getLogger(__name__)
 
@@ -159,6 +159,8 @@ async def _run(config: TrainConfig, carried: Carried, found: tuple[Path, dict[st
             raise StoppedError(f"stopped after step {loop.version} of {config.steps}; go on with --resume")
     except Exception as exc:
         cause = describe_failure(exc)
+        if isinstance(cause, ActorLostError):
+            raise ActorLostError(f"{cause}; {how_to_go_on(Path(config.out))}") from exc
         if cause is exc:
             raise
         raise cause from exc

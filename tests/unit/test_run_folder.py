@@ -18,7 +18,7 @@ from rl import train
 from rl.config.base import load_config, save_config
 from rl.config.train import TrainConfig
 from rl.data.store import OrderedPrompts, is_digest
-from rl.errors import CheckpointError, ConfigError, TornCheckpointError
+from rl.errors import ActorLostError, CheckpointError, ConfigError, TornCheckpointError
 from rl.ledger import Ledger
 from rl.metrics.tracker import ROW_FILES
 from rl.reward_setup import carry
@@ -192,3 +192,14 @@ def test_ids_with_line_breaks_are_told_apart() -> None:
     assert OrderedPrompts(("a\nb", "c"), 0).state_dict()["ids"] != OrderedPrompts(("a", "b\nc"), 0).state_dict()["ids"]
     lines = hashlib.sha256(b"a\nb\nc").hexdigest()
     assert is_digest(lines, ("a", "b", "c")) and not is_digest(lines, ("a\nb", "c"))
+
+
+def test_a_dead_learner_rank_says_from_where_to_go_on(tmp_path: Path, actors: type[Part]) -> None:
+    given = run_with_a_checkpoint(tmp_path)
+
+    async def load(self: Part, folder: str) -> int:
+        raise ActorLostError("learner rank 1 died (killed)")
+
+    actors.load = load  # type: ignore[attr-defined]
+    with pytest.raises(ActorLostError, match=r"rank 1 died \(killed\); go on with --resume \(.*: step 2\)$"):
+        train.run(given, resume=True)
