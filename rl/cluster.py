@@ -23,7 +23,7 @@ from rl.config.rollout import RewardConfig, RolloutConfig
 from rl.config.train import TrainConfig
 from rl.data.formats import OnBad
 from rl.errors import ClusterError, ConfigError, StarvationError, first_lines
-from rl.fleet import Fleet, describe_failure
+from rl.fleet import Fleet, describe_failure, of_ranks
 from rl.learner.actor import LearnerRank
 from rl.records import Grades
 from rl.reward_setup import Carried, carry, check_answer_types
@@ -313,20 +313,20 @@ class LearnerGroup:
         """What a sequence costs the model; known after `start`."""
 
     async def start(self) -> None:
-        address, port = await self.ranks[0].address.remote()
+        ((address, port),) = await of_ranks([self.ranks[0].address.remote()])
         await self._all("start", address, port)
         self.cost = await self.ranks[0].cost_model.remote()
 
     async def publish(self) -> Any:
         """Reference to the current `WeightBundle`."""
         refs = [rank.publish.remote() for rank in self.ranks]
-        await asyncio.gather(*refs)
+        await of_ranks(refs)
         return refs[0]
 
     async def set_probe(self, groups: Any) -> Any:
         """Give every rank the probe's groups, by reference; returns a reference to their logprobs."""
         refs = [rank.set_probe.remote(groups) for rank in self.ranks]
-        await asyncio.gather(*refs)
+        await of_ranks(refs)
         return refs[0]
 
     async def train(self, shares: Sequence[Sequence[Any]]) -> tuple[dict[str, float], Any, Any]:
@@ -335,7 +335,7 @@ class LearnerGroup:
             rank.train.options(num_returns=3).remote(list(updates))
             for rank, updates in zip(self.ranks, shares, strict=True)
         ]
-        metrics = await asyncio.gather(*(ref[0] for ref in refs))
+        metrics = await of_ranks([ref[0] for ref in refs])
         return metrics[0], refs[0][1], refs[0][2]
 
     async def save(self, folder: str, background: bool) -> None:
@@ -345,7 +345,7 @@ class LearnerGroup:
     async def written(self) -> None:
         """Wait for the files of the last checkpoint, beside whatever else the learner does."""
         waits = [rank.written.options(concurrency_group=_WRITING).remote() for rank in self.ranks]
-        await asyncio.gather(*waits)
+        await of_ranks(waits)
 
     async def load(self, folder: str) -> int:
         return (await self._all("load", folder))[0]
@@ -354,7 +354,7 @@ class LearnerGroup:
         await _end(self.ranks)
 
     async def _all(self, method: str, *args: Any) -> list[Any]:
-        return list(await asyncio.gather(*(getattr(rank, method).remote(*args) for rank in self.ranks)))
+        return await of_ranks([getattr(rank, method).remote(*args) for rank in self.ranks])
 
 
 @asynccontextmanager

@@ -21,6 +21,10 @@ class ClusterError(RLError, RuntimeError):
     """No Ray cluster could be joined or started."""
 
 
+class ActorLostError(RLError, RuntimeError):
+    """Ray, or an actor that nothing replaces, is gone in the middle of a run."""
+
+
 class EngineError(RLError, RuntimeError):
     """An inference engine refused a request or died."""
 
@@ -51,6 +55,10 @@ class DivergenceError(RLError, RuntimeError):
 
 class CheckpointError(RLError, RuntimeError):
     """A checkpoint is missing, torn or does not fit the run."""
+
+
+class TornCheckpointError(CheckpointError):
+    """A file of a checkpoint is cut short or garbled; an older checkpoint may be whole."""
 
 
 class StoppedError(RLError):

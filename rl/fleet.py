@@ -19,7 +19,15 @@ from typing import Any
 import ray
 
 from rl.config.rollout import FaultConfig
-from rl.errors import DataError, EndpointUnavailable, EngineDeadError, EngineError, StarvationError, SyncError
+from rl.errors import (
+    ActorLostError,
+    DataError,
+    EndpointUnavailable,
+    EngineDeadError,
+    EngineError,
+    StarvationError,
+    SyncError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +35,8 @@ _ATTEMPTS = 5
 """Members that one call may lose before it is taken for the cause."""
 _NOTICE_S = 60.0
 """How often a wait that takes long says what it waits for."""
+_DEATH_S = 10.0
+"""How long a learner rank's error waits for the death of another that may be behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +196,8 @@ class Fleet:
                 break
             except Exception as exc:
                 cause = describe_failure(exc)
+                if isinstance(cause, ActorLostError):
+                    return await self._end(cause)
                 if isinstance(cause, SyncError):  # a fresh engine can't load the weights: another one couldn't either
                     return await self._end(cause)
         # No await between the end of `refit` and this line: what `refit` saw last is still the newest.
@@ -224,7 +236,10 @@ class Fleet:
                 hung = EngineDeadError(f"{member.name} did not answer for {self._config.hang_s:g} s")
                 self._replace(member, actor, hung)
             except Exception as exc:
-                self._replace(member, actor, describe_failure(exc))
+                cause = describe_failure(exc)
+                if isinstance(cause, ActorLostError):
+                    return await self._end(cause)
+                self._replace(member, actor, cause)
 
     def _task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -257,6 +272,38 @@ def _first_line(exc: BaseException) -> str:
     return (str(exc).splitlines() or [repr(exc)])[0][:300]
 
 
+async def of_ranks(calls: Sequence[Awaitable[Any]]) -> list[Any]:
+    """What each learner rank returns.
+
+    Raises:
+        ActorLostError: a rank died; it is named, though its peers may have noticed a broken connection before.
+        Exception: whatever else a rank raised.
+    """
+    tasks = [asyncio.ensure_future(_result(call)) for call in calls]
+    try:
+        done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        if pending and not any(isinstance(task.exception(), ray.exceptions.RayActorError) for task in done):
+            await asyncio.wait(pending, timeout=_DEATH_S)
+        failed = {rank: task.exception() for rank, task in enumerate(tasks) if task.done() and task.exception()}
+        for rank, exc in failed.items():
+            if isinstance(exc, ray.exceptions.RayActorError):
+                gone = describe_failure(exc)
+                ray_gone = isinstance(gone, ActorLostError)
+                raise gone if ray_gone else ActorLostError(f"learner rank {rank} died ({_death(exc)})") from exc
+        for exc in failed.values():
+            assert exc is not None
+            raise exc
+        return [task.result() for task in tasks]
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _death(exc: BaseException) -> str:
+    """Ray's last line names the cause; the ones before it are ids."""
+    return (str(exc).strip().splitlines() or [type(exc).__name__])[-1].strip()[:300]
+
+
 def failed_prompt(exc: BaseException) -> BaseException | None:
     """The remote cause if only one prompt failed, which is data; None if a part of the system did, which ends a run."""
     cause = describe_failure(exc)
@@ -265,10 +312,15 @@ def failed_prompt(exc: BaseException) -> BaseException | None:
 
 
 def describe_failure(exc: BaseException) -> BaseException:
-    """The remote cause of a Ray task error, or an EngineDeadError for a dead actor."""
+    """The remote cause of a Ray task error, EngineDeadError for a dead actor, or ActorLostError for a dead Ray."""
     if isinstance(exc, ray.exceptions.RayTaskError):
         cause = exc.cause if isinstance(getattr(exc, "cause", None), BaseException) else None
         return cause or exc
+    if isinstance(exc, ray.exceptions.LocalRayletDiedError) or (
+        # The owner of every actor is this process, which lives: what is gone is its node, as Ray sees it.
+        isinstance(exc, ray.exceptions.RayActorError) and "its owner has died" in str(exc)
+    ):
+        return ActorLostError(f"Ray on this machine is gone, its raylet killed or crashed ({_death(exc)})")
     if isinstance(exc, ray.exceptions.RayActorError):
         return EngineDeadError(f"a worker died: {exc}")
     return exc

@@ -31,7 +31,7 @@ from rl.buffer import StalenessBuffer
 from rl.cluster import LearnerGroup, RewardClient, RolloutPool
 from rl.config.train import TrainConfig
 from rl.data.store import PromptSource
-from rl.errors import DivergenceError, EngineError, StarvationError, SyncError
+from rl.errors import ActorLostError, DivergenceError, EngineError, StarvationError, SyncError
 from rl.eval.runner import attempt_seed
 from rl.fleet import describe_failure, failed_prompt
 from rl.ledger import Admission, Ledger
@@ -255,7 +255,11 @@ class Loop:
             times = await self.pool.push(bundle)
         except Exception as exc:
             cause = describe_failure(exc)
-            raise cause if isinstance(cause, SyncError) else SyncError(f"push of version {step}: {cause}") from exc
+            raise (
+                cause
+                if isinstance(cause, SyncError | ActorLostError)
+                else SyncError(f"push of version {step}: {cause}")
+            ) from exc
         pushed = time.time()
         await self.buffer.release(slots)
         self.io.timeline("sync", "push", started, pushed, step)

@@ -13,7 +13,7 @@ from rl.cluster import LearnerGroup, RewardClient, RolloutPool
 from rl.config.rollout import SamplingConfig
 from rl.config.train import TrainConfig
 from rl.data.store import ProfileRequest, PromptSource
-from rl.errors import CheckpointError
+from rl.errors import CheckpointError, TornCheckpointError
 from rl.eval.runner import attempt_all, attempt_seed, evaluate
 from rl.fleet import Fleet
 from rl.ledger import Ledger
@@ -22,6 +22,7 @@ from rl.metrics.tracker import Tracker
 
 CHECKPOINTS = "checkpoints"
 _STATE = "driver.json"
+_STATE_KEYS = {"step", "started", "prompts", "ledger", "requeued", "rewards", "rows"}
 
 
 class RunIO:
@@ -167,8 +168,37 @@ def complete_checkpoints(run: Path) -> list[Path]:
 
 
 def latest_checkpoint(run: Path) -> tuple[Path, dict[str, Any]]:
-    """The newest complete checkpoint and its driver state. Raises CheckpointError when there is none."""
+    """The newest complete checkpoint and its driver state.
+
+    Raises:
+        CheckpointError: there is none.
+        TornCheckpointError: its driver state can't be read.
+    """
     found = complete_checkpoints(run)
     if not found:
         raise CheckpointError(f"{run} has no complete checkpoint to resume from; start without --resume")
-    return found[-1], json.loads((found[-1] / _STATE).read_text())
+    path = found[-1] / _STATE
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise TornCheckpointError(f"{path} is torn: {exc}; {way_back(found[-1])}") from exc
+    missing = sorted(_STATE_KEYS - state.keys()) if isinstance(state, dict) else sorted(_STATE_KEYS)
+    if missing:
+        raise TornCheckpointError(f"{path} is torn: it lacks {', '.join(missing)}; {way_back(found[-1])}")
+    return found[-1], state
+
+
+def how_to_go_on(run: Path) -> str:
+    """What to do about a run that ended before its last step through no fault of its own."""
+    found = complete_checkpoints(run)
+    if found:
+        return f"go on with --resume (last checkpoint: step {int(found[-1].name.rpartition('_')[2])})"
+    return f"there is no checkpoint yet: remove {run} and start again"
+
+
+def way_back(damaged: Path) -> str:
+    """What to do about a checkpoint folder that can't be read."""
+    older = [path for path in complete_checkpoints(damaged.parent.parent) if path.name < damaged.name]
+    if older:
+        return f"move {damaged} away, and --resume goes on from the complete checkpoint before it, {older[-1]}"
+    return f"there is no older checkpoint; bring {damaged} back from a copy, or start anew with another `out`"

@@ -15,25 +15,25 @@ from typing import Any
 from rl.algo.advantages import load_group_function
 from rl.algo.plugins import load_function
 from rl.cluster import LearnerGroup, RewardClient, RolloutPool, bring_up, connect
-from rl.config.base import dump_yaml, save_config
+from rl.config.base import dump_yaml, read_yaml, save_config
 from rl.config.train import TrainConfig
 from rl.curate.starts import prompt_source
 from rl.data import containers
 from rl.data.store import PromptSource
-from rl.errors import CheckpointError, ConfigError, StoppedError
+from rl.errors import ActorLostError, CheckpointError, ConfigError, DataError, StoppedError, TornCheckpointError
 from rl.fleet import describe_failure
 from rl.interruptible import run_interruptible
 from rl.ledger import Ledger
 from rl.loop import Loop, compare_probe
 from rl.metrics.console import RunTable
-from rl.metrics.files import MIXTURE
+from rl.metrics.files import CONFIG, MIXTURE
 from rl.metrics.summary import print_final
-from rl.metrics.tracker import Tracker
+from rl.metrics.tracker import Tracker, check_rows
 from rl.models.context import context_problems
 from rl.reward_setup import Carried, carry, check_mixture, check_tasks, problems
 from rl.rollout.worker import PromptTask
-from rl.run_folder import claimed
-from rl.run_io import RunIO, complete_checkpoints, latest_checkpoint
+from rl.run_folder import claimed, compare_settings, folder_problems
+from rl.run_io import RunIO, complete_checkpoints, how_to_go_on, latest_checkpoint, way_back
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,7 @@ def check(config: TrainConfig) -> list[str]:
         folders = enumerate(config.data.curriculum.attempts)
         wanted |= {f"data.curriculum.attempts.{i}": folder for i, folder in folders}
     found = [f"{key} {value} does not exist" for key, value in wanted.items() if value and not Path(value).exists()]
+    found += folder_problems(config.out) + _input_problems(config)
     found += context_problems(config.model, config.rollout.engine.max_model_len) + config.tracker.problems()
     for path, role in ((config.algo.loss.name, "loss"), (config.algo.advantages.group, "advantages")):
         if ":" in path:
@@ -57,6 +58,20 @@ def check(config: TrainConfig) -> list[str]:
     return found + problems(
         config.rewards, containers.answer_types((config.data.train, config.data.eval)), trained=config.data.train
     )
+
+
+def _input_problems(config: TrainConfig) -> list[str]:
+    """What is wrong with a model or a dataset that exists."""
+    found, model = [], Path(config.model)
+    if model.exists() and not (model / "config.json").is_file():
+        found.append(f"model {model} has no config.json; give a folder of a model in the layout of transformers")
+    for key, value in (("data.train", config.data.train), ("data.eval", config.data.eval)):
+        if value and Path(value).exists():
+            try:
+                containers.check_kind(value)
+            except DataError as exc:
+                found.append(f"{key}: {exc}")
+    return found
 
 
 def run(config: TrainConfig, resume: bool = False) -> Path:
@@ -74,15 +89,25 @@ def _drive(config: TrainConfig, out: Path, resume: bool) -> None:
         remedy = "continue it with --resume" if complete_checkpoints(out) else "it has no checkpoint yet: remove it"
         raise ConfigError(f"{out} holds a run already; {remedy}, or set another `out`")
     found = latest_checkpoint(out) if resume else None
+    if found is not None and (out / CONFIG).is_file():
+        compare_settings(read_yaml(out / CONFIG), config)
     load_group_function(config.algo.advantages)  # user code that can't be imported should not wait for the first step
     carried = carry(config.rewards)
     check_mixture(config.rewards, carried.mixture, config.data.train)
-    save_config(config, out / "config.yaml")
-    if carried.mixture is not None:
-        (out / MIXTURE).write_text(dump_yaml(carried.mixture.model_dump(mode="json", exclude_defaults=True)))
     connect(config.ray_address, config.rollout, config.learner)
     run_interruptible(_run(config, carried, found))
     print_final(out)
+
+
+def _open_record(config: TrainConfig, carried: Carried, found: tuple[Path, dict[str, Any]] | None) -> Tracker:
+    """Open the files of a run; those of one that is resumed go back to where its checkpoint left them."""
+    out, mark = Path(config.out), found[1]["rows"] if found else None
+    if mark is not None:
+        check_rows(out, mark)
+    save_config(config, out / CONFIG)
+    if carried.mixture is not None:
+        (out / MIXTURE).write_text(dump_yaml(carried.mixture.model_dump(mode="json", exclude_defaults=True)))
+    return Tracker.from_config(out, config.tracker, mark)
 
 
 async def _run(config: TrainConfig, carried: Carried, found: tuple[Path, dict[str, Any]] | None) -> None:
@@ -92,7 +117,8 @@ async def _run(config: TrainConfig, carried: Carried, found: tuple[Path, dict[st
     pool = RolloutPool(config.rollout, config.model, config.data.prompts, datasets, config.data.on_bad_row)
     learner = LearnerGroup(config)
     rewards: RewardClient | None = None
-    tracker = Tracker.from_config(Path(config.out), config.tracker, found[1]["rows"] if found else None)
+    # What a resumed run has on record stays as it is until every part has taken up the checkpoint.
+    tracker = None if found else _open_record(config, carried, found)
     try:
         await bring_up({"rollout workers": pool.ready(), "learner": learner.start()}, config.stall_timeout_s)
         catalogues = [await pool.catalogue(path) for path in datasets]
@@ -102,13 +128,17 @@ async def _run(config: TrainConfig, carried: Carried, found: tuple[Path, dict[st
         answer_types = sorted({name for catalogue in catalogues for name in catalogue[2]})
         rewards = RewardClient(config.rewards, answer_types, carried)
         await bring_up({"reward workers": rewards.ready()}, config.stall_timeout_s)
-        ledger, prompts = Ledger(tracker.fate), prompt_source(config, ids)
+        prompts = prompt_source(config, ids)
+        version = await _restore(found, pool, learner, rewards, prompts)
+        tracker = tracker or _open_record(config, carried, found)
+        ledger = Ledger(tracker.fate)
+        if found is not None:
+            ledger.load_state_dict(found[1]["ledger"])
         with RunTable(config.steps) as table:
             io = RunIO(config, tracker, table, started)
             io.timeline("sync", "start", begun, time.time())
             if config.data.eval:
                 io.eval_ids = catalogues[1][0]
-            version = await _restore(found, pool, learner, rewards, ledger, prompts)
             probe = await _make_probe(config, pool, learner, ids)
             await compare_probe(pool, probe, version, config.probe.threshold)
             if found is None:
@@ -129,11 +159,14 @@ async def _run(config: TrainConfig, carried: Carried, found: tuple[Path, dict[st
             raise StoppedError(f"stopped after step {loop.version} of {config.steps}; go on with --resume")
     except Exception as exc:
         cause = describe_failure(exc)
+        if isinstance(cause, ActorLostError):
+            raise ActorLostError(f"{cause}; {how_to_go_on(Path(config.out))}") from exc
         if cause is exc:
             raise
         raise cause from exc
     finally:
-        tracker.close()
+        if tracker is not None:
+            tracker.close()
         parts = [part for part in (pool, learner, rewards) if part is not None]
         await asyncio.gather(*(part.close() for part in parts))
 
@@ -170,16 +203,20 @@ async def _restore(
     pool: RolloutPool,
     learner: LearnerGroup,
     rewards: RewardClient,
-    ledger: Ledger,
     prompts: PromptSource,
 ) -> int:
-    """Load a checkpoint into every part; returns the version to go on from."""
+    """Load a checkpoint into every part that writes no files; returns the version to go on from."""
     if found is None:
         return 0
     folder, state = found
-    version = await learner.load(str(folder.absolute()))
+    try:
+        version = await learner.load(str(folder.absolute()))
+    except Exception as exc:
+        cause = describe_failure(exc)
+        if isinstance(cause, TornCheckpointError):
+            raise TornCheckpointError(f"{cause}; {way_back(folder)}") from exc
+        raise
     await pool.push(await learner.publish())
-    ledger.load_state_dict(state["ledger"])
     prompts.load_state_dict(state["prompts"])
     await rewards.load_state_dict(state["rewards"])
     return version

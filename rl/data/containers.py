@@ -47,15 +47,24 @@ def iter_rows(path: str | Path, required: Sequence[str] = ()) -> Iterator[RawRow
         DataError: the path does not exist, or is of no known kind.
     """
     path = Path(path)
-    if not path.exists():
-        raise DataError(f"{path} does not exist; give a parquet or JSONL file, or a folder of them")
-    if path.is_dir() and (path / "dataset_dict.json").exists():
-        raise DataError(f"{path} holds several splits; give one of its folders, for instance {path / 'train'}")
-    if path.is_dir() and (path / "state.json").exists():
+    files = check_kind(path)
+    if files is None:
         yield from _saved_dataset_rows(path, required)
         return
-    for file in data_files(path):
+    for file in files:
         yield from _parquet_rows(file, required) if file.suffix == ".parquet" else _jsonl_rows(file)
+
+
+def check_kind(path: str | Path) -> list[Path] | None:
+    """The files of a dataset, unread; None for a saved dataset.
+
+    Raises:
+        DataError: as `iter_rows`.
+    """
+    path = Path(path)
+    if path.is_dir() and (path / "dataset_dict.json").exists():
+        raise DataError(f"{path} holds several splits; give one of its folders, for instance {path / 'train'}")
+    return None if path.is_dir() and (path / "state.json").exists() else data_files(path)
 
 
 def answer_types(paths: Iterable[str | Path | None]) -> set[str]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from rl.config.curriculum import PoolsConfig
 from rl.data.draws import Shares, id_hashes, least_drawn
-from rl.data.store import ProfileRequest, PromptRef, ids_digest
+from rl.data.store import ProfileRequest, PromptRef, ids_digest, is_digest
 from rl.errors import CheckpointError
 from rl.records import RIGHT
 
@@ -121,7 +121,7 @@ class Curriculum(ABC):
         return {
             "kind": self.kind,
             "ids": ids_digest(self.prompts.ids),
-            "profile": self._profile_digest(),
+            "profile": ids_digest(self._profile()),
             "seed": self.seed,
             "step": self.step,
             "draws": self.draws,
@@ -142,9 +142,13 @@ class Curriculum(ABC):
         if kind != self.kind:
             said = f"a curriculum of kind {kind}" if kind else "no curriculum"
             raise CheckpointError(f"the checkpoint's run had {said}, not {self.kind}; resume with the same data.curriculum")
-        own = {"ids": ids_digest(self.prompts.ids), "profile": self._profile_digest(), "seed": self.seed}
-        for name, value in own.items():
-            if state[name] != value:
+        same = {
+            "ids": is_digest(state["ids"], self.prompts.ids),
+            "profile": is_digest(state["profile"], self._profile()),
+            "seed": state["seed"] == self.seed,
+        }
+        for name, is_same in same.items():
+            if not is_same:
                 raise CheckpointError(
                     f"the checkpoint's curriculum was drawn from other {name} than this run's; resume with the same data, "
                     "attempts and seed"
@@ -185,8 +189,8 @@ class Curriculum(ABC):
     def _touched(self) -> np.ndarray:
         return self.drawn > 0
 
-    def _profile_digest(self) -> str:
-        return ids_digest([f"{r:g}/{n:g}" for r, n in zip(self.prompts.right, self.prompts.valid, strict=True)])
+    def _profile(self) -> list[str]:
+        return [f"{r:g}/{n:g}" for r, n in zip(self.prompts.right, self.prompts.valid, strict=True)]
 
 
 def _plain(outcome: _Outcome) -> tuple[Any, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -159,7 +160,7 @@ class OrderedPrompts:
 
     def state_dict(self) -> dict[str, Any]:
         """Where the next prompt comes from, and a digest of what it is drawn from."""
-        return {"epoch": self._epoch, "index": self._index, "seed": self._seed, "ids": self._ids_digest()}
+        return {"epoch": self._epoch, "index": self._index, "seed": self._seed, "ids": ids_digest(self._ids)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on exactly where `state` was taken.
@@ -171,7 +172,7 @@ class OrderedPrompts:
             raise CheckpointError(
                 f"the checkpoint's prompts came from a curriculum ({state['kind']}); resume with the same data.curriculum"
             )
-        if state["ids"] != self._ids_digest():
+        if not is_digest(state["ids"], self._ids):
             raise CheckpointError("the checkpoint's prompts are other ids than this dataset's; resume with the same")
         if state["seed"] != self._seed:
             raise CheckpointError(f"the checkpoint's order was drawn from seed {state['seed']}, not {self._seed}")
@@ -182,10 +183,14 @@ class OrderedPrompts:
         digest = hashlib.sha256(f"{self._seed}|{epoch}".encode()).digest()
         return random.Random(int.from_bytes(digest[:8], "big")).sample(self._ids, len(self._ids))
 
-    def _ids_digest(self) -> str:
-        return ids_digest(self._ids)
-
 
 def ids_digest(ids: Sequence[str]) -> str:
-    """sha256 (hex) of names in their order."""
-    return hashlib.sha256("\n".join(ids).encode()).hexdigest()
+    """sha256 (hex) of names in their order, whatever characters they hold."""
+    return hashlib.sha256(json.dumps(list(ids)).encode()).hexdigest()
+
+
+def is_digest(digest: str, ids: Sequence[str]) -> bool:
+    """Whether `digest` is that of `ids`: by `ids_digest`, or by joined lines, which some checkpoints hold."""
+    if digest == ids_digest(ids):
+        return True
+    return not any("\n" in name for name in ids) and digest == hashlib.sha256("\n".join(ids).encode()).hexdigest()

@@ -6,6 +6,8 @@ many ranks wrote them but for the random states, so any number of ranks can read
 
 from __future__ import annotations
 
+import pickle
+import zipfile
 from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
@@ -14,9 +16,10 @@ from typing import Any
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import Metadata
 from torch.optim.lr_scheduler import LambdaLR
 
-from rl.errors import CheckpointError
+from rl.errors import CheckpointError, TornCheckpointError, first_lines
 from rl.learner import randomness
 
 _WRITERS: dict[dist.ProcessGroup, dist.ProcessGroup] = {}
@@ -69,11 +72,12 @@ def read(folder: Path, parts: dict[str, Any]) -> dict[str, Any]:
     A rank that the writer had, too, takes up its random state; further ranks keep theirs.
 
     Raises:
-        CheckpointError: the folder is missing, torn, of another model, or of other trained parameters.
+        TornCheckpointError: a file is cut short or garbled; it is named as far as that is known.
+        CheckpointError: the folder is missing, of another model, or of other trained parameters.
     """
     if not (folder / ".metadata").is_file():
         raise CheckpointError(f"{folder} holds no complete learner checkpoint (.metadata is missing)")
-    saved = dcp.FileSystemReader(str(folder)).read_metadata().state_dict_metadata
+    saved = _index(folder).state_dict_metadata
     _check_parameters(folder, saved, parts["model"])
     mine = f"rank_{dist.get_rank()}"
     if any(key.startswith(f"random.{mine}.") for key in saved):
@@ -81,10 +85,39 @@ def read(folder: Path, parts: dict[str, Any]) -> dict[str, Any]:
     try:
         dcp.load(parts, checkpoint_id=str(folder))
     except (Exception, CheckpointException) as exc:  # torch derives the latter from BaseException
+        if (torn := _tear(exc)) is not None:
+            raise TornCheckpointError(
+                f"a file of {folder} is torn: {type(torn).__name__}: {first_lines(torn)}"
+            ) from exc
         raise CheckpointError(f"{folder} does not fit this run's model or optimiser: {exc}") from exc
     if "random" in parts:
         randomness.restore(parts["random"][mine])
     return parts
+
+
+def _index(folder: Path) -> Metadata:
+    """What the checkpoint says of itself, once every file that it names is as long as it should be."""
+    path = folder / ".metadata"
+    try:
+        index = dcp.FileSystemReader(str(folder)).read_metadata()
+        ends: dict[str, int] = {}
+        for place in index.storage_data.values():
+            ends[place.relative_path] = max(ends.get(place.relative_path, 0), place.offset + place.length)
+    except Exception as exc:  # a garbled pickle raises nearly anything
+        raise TornCheckpointError(f"{path} is torn: {type(exc).__name__}: {first_lines(exc)}") from exc
+    for name, end in sorted(ends.items()):
+        file = folder / name
+        size = file.stat().st_size if file.exists() else 0
+        if size < end:
+            raise TornCheckpointError(f"{file} is torn: it has {size} bytes of {end}")
+    return index
+
+
+def _tear(exc: BaseException) -> BaseException | None:
+    """The error within `exc` that only garbled bytes lead to, if there is one."""
+    inner = [each for each, _ in exc.failures.values()] if isinstance(exc, CheckpointException) else [exc]
+    marks = (EOFError, zipfile.BadZipFile, pickle.UnpicklingError)
+    return next((each for each in inner if isinstance(each, marks) or "PytorchStreamReader" in str(each)), None)
 
 
 def go_to(schedule: LambdaLR, updates: int) -> None:

@@ -81,15 +81,10 @@ class Tracker:
             return {"step": step} | {name: path.stat().st_size if path.exists() else 0 for name, path in paths.items()}
 
     def _rewind(self, mark: Mapping[str, int]) -> None:
+        check_rows(self.run_dir, mark)
         for name in ROW_FILES:
             path = self.run_dir / name
-            size = path.stat().st_size if path.exists() else 0
-            if size < mark[name]:
-                raise CheckpointError(
-                    f"{path} has {size} bytes, fewer than the {mark[name]} it had at the checkpoint of step "
-                    f"{mark['step']}; put the file back, or start a new run from the checkpoint's `hf` folder"
-                )
-            if size > mark[name]:
+            if path.exists():
                 os.truncate(path, mark[name])
 
     def log(self, step: int, row: Mapping[str, Value]) -> None:
@@ -220,6 +215,22 @@ class _Wandb:
 
     def close(self) -> None:
         self._run.finish()
+
+
+def check_rows(run_dir: Path, mark: Mapping[str, int]) -> None:
+    """Look whether the files of a run still hold what they held at a `mark()`.
+
+    Raises:
+        CheckpointError: one does not.
+    """
+    for name in ROW_FILES:
+        path = run_dir / name
+        size = path.stat().st_size if path.exists() else 0
+        if size < mark[name]:
+            raise CheckpointError(
+                f"{path} has {size} bytes, fewer than the {mark[name]} it had at the checkpoint of step "
+                f"{mark['step']}; put the file back, or start a new run from the checkpoint's `hf` folder"
+            )
 
 
 def flatten(row: Mapping[str, Any]) -> dict[str, float]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from rl.errors import CheckpointError
+from rl.errors import CheckpointError, TornCheckpointError
 from rl.learner.fsdp import full_tensors
 from rl.learner.step import optimizer_step
 from rl.learner.strategy import Strategy
@@ -109,3 +109,23 @@ def test_a_missing_or_foreign_checkpoint_says_so(tmp_path):
         prepare(frozen).load(tmp_path / "state")
     with pytest.raises(CheckpointError, match="does not fit this run's model or optimiser"):
         prepare(text_policy(), name="muon").load(tmp_path / "state")
+
+
+@pytest.mark.parametrize("name", [".metadata", "__0_0.distcp"])
+def test_a_file_that_is_cut_short_is_named(tmp_path, name):
+    strategy = prepare(text_policy())
+    strategy.save(tmp_path / "state", 0).result()
+    damaged = tmp_path / "state" / name
+    damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
+    with pytest.raises(TornCheckpointError, match=rf"{name} is torn"):
+        strategy.load(tmp_path / "state")
+
+
+def test_a_garbled_file_is_not_taken_for_another_model(tmp_path):
+    strategy = prepare(text_policy())
+    strategy.save(tmp_path / "state", 0).result()
+    damaged = tmp_path / "state" / "__0_0.distcp"
+    damaged.write_bytes(b"\0" * damaged.stat().st_size)
+    with pytest.raises(TornCheckpointError, match=r"a file of .* is torn") as caught:
+        strategy.load(tmp_path / "state")
+    assert "Traceback" not in str(caught.value)

@@ -77,6 +77,13 @@ def test_rows_that_are_gone_are_an_error_at_resumption(tmp_path: Path) -> None:
     with Tracker(tmp_path) as tracker:
         tracker.log(1, {"loss": 1.0})
         mark = tracker.mark(1)
+        tracker.log(2, {"loss": 2.0})
+    rows = (tmp_path / "metrics.jsonl").read_bytes()
+    mark["fates.jsonl"] = 5
+    with pytest.raises(CheckpointError, match=r"fates.jsonl has 0 bytes, fewer than the 5"):
+        Tracker(tmp_path, resume=mark)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == rows, "nothing is cut off before every file is known to do"
+    mark["fates.jsonl"] = 0
     (tmp_path / "metrics.jsonl").write_text("")
     with pytest.raises(CheckpointError, match=r"has 0 bytes, fewer than the \d+ it had at the checkpoint of step 1"):
         Tracker(tmp_path, resume=mark)
