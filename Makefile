@@ -43,7 +43,9 @@ quickstart-long: $(STAMP) ## the same with more data and steps, about an hour
 	$(BIN)/rl pipeline configs/quickstart/long/pipeline.yaml $(PIPELINE_ARGS)
 
 # Two processes: an engine that runs inside pytest leaves its process group behind, which the learner's tests make too.
-test: lint test-unit test-integration ## lint, then every test, real engines included
+test: $(STAMP) ## lint and every test but the long ones, real engines included
+	@$(MAKE) --no-print-directory -j2 lint test-unit
+	@$(MAKE) --no-print-directory test-integration
 
 test-unit: $(STAMP) ## the tests that start neither Ray nor vLLM
 	$(BIN)/python -m pytest -m "not integration" --durations=10 $(PYTEST_ARGS)
