@@ -23,8 +23,10 @@ from rl.curate.profile import check as check_profile
 from rl.data.formats import write_samples
 from rl.errors import ConfigError, DataError, EndpointUnavailable, EngineDeadError, EngineError
 from rl.eval.runner import attempt_seed
+from rl.records import Grades
 from rl.rollout.endpoint import Endpoint, EndpointPool, chat_messages
 from rl.rollout.worker import PromptTask
+from tests.unit.groups import plain_grades
 from tests.unit.rewards.judge_server import Call, JudgeServer, Reply, serve
 
 from .conftest import sample
@@ -160,8 +162,8 @@ def profile(server: JudgeServer | None = None, **changes: Any) -> ProfileConfig:
 class Graders:
     """Right is what says 4."""
 
-    async def score(self, task: Any, evaluation: bool) -> tuple[tuple[float, ...], tuple[str, ...]]:
-        return tuple(float("4" in text) for text in task.texts), ("ok",) * len(task.texts)
+    async def score(self, task: Any, evaluation: bool) -> Grades:
+        return plain_grades(tuple(float("4" in text) for text in task.texts))
 
     async def answers(self, task: Any, limit: int) -> tuple[str, ...]:
         return task.texts
