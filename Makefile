@@ -14,7 +14,7 @@ export HF_HUB_OFFLINE ?= 1
 export RAY_USAGE_STATS_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart quickstart-long test test-unit test-integration test-conformance lint format clean distclean
+.PHONY: help install quickstart quickstart-long test test-unit test-integration test-conformance test-slow soak lint format clean distclean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -43,16 +43,24 @@ quickstart-long: $(STAMP) ## the same with more data and steps, about an hour
 	$(BIN)/rl pipeline configs/quickstart/long/pipeline.yaml $(PIPELINE_ARGS)
 
 # Two processes: an engine that runs inside pytest leaves its process group behind, which the learner's tests make too.
-test: lint test-unit test-integration ## lint, then every test, real engines included
+test: $(STAMP) ## lint and every test but the long ones, real engines included
+	@$(MAKE) --no-print-directory -j2 lint test-unit
+	@$(MAKE) --no-print-directory test-integration
 
 test-unit: $(STAMP) ## the tests that start neither Ray nor vLLM
 	$(BIN)/python -m pytest -m "not integration" --durations=10 $(PYTEST_ARGS)
 
 test-integration: $(STAMP) ## the tests on real vLLM, Ray and FSDP2
-	$(BIN)/python -m pytest -m "integration and not conformance" --durations=10 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "integration and not conformance and not slow" --durations=10 $(PYTEST_ARGS)
 
 test-conformance: $(STAMP) ## the conformance kit on every built-in verifier, and on bad ones (minutes)
 	$(BIN)/python -m pytest -m conformance --durations=10 $(PYTEST_ARGS)
+
+test-slow: $(STAMP) ## whole runs that take minutes: killed workers, resumption bit for bit, published pipelines
+	$(BIN)/python -m pytest -m slow --durations=10 $(PYTEST_ARGS)
+
+soak: $(STAMP) ## a run in which a hundred workers are killed or hung (about an hour)
+	FAULTS=100 $(BIN)/python -m pytest tests/integration/faults/test_faults.py -s $(PYTEST_ARGS)
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from rl.metrics.tracker import environment
+from rl.metrics.environment import environment
 
 SHARD_ROWS = 500_000
 RULE = {"pass_k": 8, "min_pass_at_k": 0.5, "max_pass_at_1": 0.75, "band": {"above": 0.0, "below": 0.6}}

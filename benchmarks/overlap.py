@@ -22,8 +22,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from rl.metrics.environment import environment
 from rl.metrics.files import read_metrics
-from rl.metrics.tracker import environment
 
 WARMUP = 5
 """Steps left out at the start of a run: first compilations, first images."""

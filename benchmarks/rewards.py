@@ -26,6 +26,7 @@ calls. Figures are medians over rounds, ratios of each round's own pair. The las
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.metadata
 import json
 import logging
@@ -45,6 +46,9 @@ from typing import Any
 
 if not __package__:  # run by its path: this script's folder would hide the package that has its name
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
+if __name__ == "rewards":  # another script of this folder means the package: hand it over
+    del sys.modules["rewards"]
+    importlib.import_module("rewards")
 
 import psutil
 
@@ -53,7 +57,7 @@ from benchmarks.reward_traffic import traffic
 from rewards import Request, RewardPool, esmiles
 from rewards.conformance import hostile
 from rewards.extract import after_reasoning, final_answer
-from rl.metrics.tracker import environment
+from rl.metrics.environment import environment
 
 SAMPLES = 16
 DEADLINE_S = 1.0

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from rl.metrics import files
+from rl.metrics.environment import environment
 from rl.metrics.style import curve, dress, legend, new_figure, png_bytes
-from rl.metrics.tracker import environment
 
 SYNC = "rl-sync"
 """Folder of the S = 0 run inside a seed's pipeline folder."""

@@ -2,11 +2,15 @@
 # Starts a Ray cluster inside a SLURM allocation and runs a config on it. Needs a shared file system with the checkout
 # and its environment.
 #
-#   sbatch --nodes=2 --gpus-per-node=8 launch/slurm.sh configs/innovator_vl/rl.yaml [key=value ...] [--resume]
+#   sbatch launch/slurm.sh configs/innovator_vl/rl.yaml [key=value ...] [--resume]
+#
+# The defaults are one whole node of 8 GPUs, which that config fills: 4 engines and 4 learner ranks. For two nodes:
+#
+#   sbatch --nodes=2 launch/slurm.sh configs/innovator_vl/rl.yaml rollout.workers=8 learner.ranks=8
 #
 # VENV (default: .venv in the checkout) and RAY_PORT (default: 6379) can be set in the environment.
 #SBATCH --job-name=innovator-rl
-#SBATCH --nodes=2
+#SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=8
 #SBATCH --cpus-per-task=64
@@ -23,7 +27,11 @@ fi
 cd "${SLURM_SUBMIT_DIR:-.}"
 # shellcheck source=/dev/null
 source "${VENV:-.venv}/bin/activate"
-rl config check "$1"
+settings=()
+for argument in "${@:2}"; do
+    [[ "$argument" == --* ]] || settings+=("$argument")
+done
+rl config show "$1" "${settings[@]}" >/dev/null # a mistake in the file or in a setting shows before Ray starts
 
 port="${RAY_PORT:-6379}"
 gpus="${SLURM_GPUS_ON_NODE:-0}"

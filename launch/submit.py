@@ -6,6 +6,10 @@
 The config is validated here first. The upload leaves out `runs/`, `data/`, `models/` and `outputs/`, so settings that
 name files in them are made absolute: they are looked for under `--root`, a folder that every node sees (by default the
 working directory, which fits a head on this machine or a shared home). The exit code is 0 only if the job succeeded.
+
+Tokens whose environment variables the config or its mixture of rewards names are passed on where they are set here. Ray
+keeps the environment of a job, and shows it to those whom the cluster lets see its jobs: a token that must not leave
+this machine is set on the cluster instead.
 """
 
 from __future__ import annotations
@@ -24,7 +28,11 @@ from urllib.parse import urlsplit
 
 from rl.commands import command_of, load
 from rl.config.base import StrictModel
+from rl.config.pipeline import PipelineConfig
+from rl.config.rollout import RewardConfig
 from rl.errors import ConfigError, RLError
+from rl.pipeline import prepare
+from rl.reward_setup import mixture_of, secret_names
 
 STATE_FOLDERS = ("runs", "data", "models", "outputs")
 """Top-level folders that are not uploaded; settings that name a file in them are made absolute."""
@@ -100,9 +108,48 @@ def build_entrypoint(args: argparse.Namespace, words: str, settings: Sequence[st
     return shlex.join([*parts, *args.overrides, *settings])
 
 
-def build_runtime_env(args: argparse.Namespace) -> dict[str, Any]:
-    """What the job finds on every node: the uploaded folder and its environment variables."""
-    env = {"PYTHONUNBUFFERED": "1"} | {name: os.environ[name] for name in FORWARDED if name in os.environ}
+def grading_root(config: StrictModel, path: str, root: Path) -> list[str]:
+    """The overrides by which relative paths in mixtures of rewards are below `root`, where the config has some."""
+
+    def unrooted(part: StrictModel) -> bool:
+        rewards = getattr(part, "rewards", None)
+        return isinstance(rewards, RewardConfig) and rewards.mixture is not None and rewards.root is None
+
+    if not isinstance(config, PipelineConfig):
+        return [f"rewards.root={json.dumps(root.as_posix())}"] if unrooted(config) else []
+    steps = zip(config.steps, prepare(config, Path(path).parent), strict=True)
+    return [
+        f"steps.{number}.set={json.dumps(_moved(step.set, root) | {'rewards.root': root.as_posix()})}"
+        for number, (step, prepared) in enumerate(steps)
+        if unrooted(prepared.config)
+    ]
+
+
+def token_names(config: StrictModel, path: str, root: Path) -> list[str]:
+    """The environment variables with tokens that a job of this config reads, in order of their names.
+
+    Raises:
+        ConfigError: a mixture of rewards that can't be used. One that only the cluster has is not looked at.
+    """
+    steps = prepare(config, Path(path).parent) if isinstance(config, PipelineConfig) else []
+    names: set[str] = set()
+    for part in [config, *(step.config for step in steps)]:
+        rewards = getattr(part, "rewards", None)
+        if not isinstance(rewards, RewardConfig):
+            continue
+        file = rewards.mixture and _moved(rewards.mixture, root)
+        if file and not Path(file).is_file():
+            print(f"{file} is not here: the keys of its judges are not passed on; see --env", file=sys.stderr)
+            file = None
+        rewards = rewards.model_copy(update={"mixture": file or None})
+        names |= set(secret_names(rewards, mixture_of(rewards)).values())
+    return sorted(names)
+
+
+def build_runtime_env(args: argparse.Namespace, tokens: Sequence[str] = ()) -> dict[str, Any]:
+    """What the job finds on every node: the uploaded folder and its environment variables, `tokens` among them."""
+    wanted = (*FORWARDED, *tokens)
+    env = {"PYTHONUNBUFFERED": "1"} | {name: os.environ[name] for name in wanted if name in os.environ}
     for item in args.env:
         name, sep, value = item.partition("=")
         if not sep or not name:
@@ -137,8 +184,13 @@ def submit(args: argparse.Namespace, client: Client | None = None) -> int:
     command = command_of(args.config)
     config = load(command, args.config, args.overrides)
     root = Path(args.root or args.working_dir).resolve()
-    entrypoint = build_entrypoint(args, command.words, absolute_settings(config, root))
-    runtime_env = build_runtime_env(args)
+    settings = absolute_settings(config, root) + grading_root(config, args.config, root)
+    entrypoint = build_entrypoint(args, command.words, settings)
+    tokens = token_names(config, args.config, root)
+    runtime_env = build_runtime_env(args, tokens)
+    for name in tokens:
+        found = "passed on" if name in runtime_env["env_vars"] else "not set here: the job needs it from the cluster"
+        print(f"token {name}: {found}", file=sys.stderr)
     client = client or _connect(args.address)
     job_id = client.submit_job(entrypoint=entrypoint, runtime_env=runtime_env, **build_options(args))
     print(f"job {job_id}: {entrypoint}", file=sys.stderr, flush=True)

@@ -24,7 +24,7 @@ else
     "$PYTHON" -m venv "$venv"
     # torch first and alone: it fixes the CPU build before anything that depends on torch is resolved.
     "$venv/bin/pip" install ${PIP_ARGS:-} "torch==$TORCH"
-    "$venv/bin/pip" install ${PIP_ARGS:-} "torch==$TORCH" ".[cpu,tensorboard,wandb,curate,reasoning-gym,serve,dev]"
+    "$venv/bin/pip" install ${PIP_ARGS:-} "torch==$TORCH" ".[cpu,lora,tensorboard,wandb,curate,reasoning-gym,serve,dev]"
 fi
 
 "$venv/bin/python" - <<'CHECK'

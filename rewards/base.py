@@ -27,7 +27,8 @@ class RewardResult:
     """
 
     value: float | None
-    """The reward: in [0, 1] for all built-in verifiers. 0.0 for `no_answer`, None for a failed grader."""
+    """The reward: a verifier's is in [0, 1], what a mixture makes of several may lie outside. 0.0 for `no_answer`, None
+    for a failed grader."""
     status: Status
     components: dict[str, float] = field(default_factory=dict)
     """Named parts of the grade, for logging and for mixtures: `accuracy`, `format`, ..."""
@@ -58,7 +59,9 @@ class Verifier(Protocol):
     def __call__(
         self, completion: str, answer: str, *, prompt: str | None = None, sample: Mapping[str, Any] | None = None
     ) -> RewardResult:
-        """Return a result, never raise for a bad completion; an exception is reported as status `error`.
+        """Return a result, never raise for a bad completion.
+
+        An exception, and a value outside [0, 1], are reported as status `error`.
 
         Args:
             completion: what the policy wrote, reasoning included.

@@ -28,6 +28,14 @@ def after_reasoning(completion: str) -> str | None:
     return completion[last.end() :] if last.group(1) else None
 
 
+def with_opened_reasoning(completion: str, prompt: str | None) -> str:
+    """The completion behind the `<think>` that its prompt ends in, if it does.
+
+    Chat templates open the reasoning in the prompt; without the tag a cut-off completion would look like a bare answer.
+    """
+    return "<think>" + completion if prompt is not None and prompt.rstrip().endswith("<think>") else completion
+
+
 def final_answer(completion: str) -> str | None:
     r"""The last complete `<answer>...</answer>` or balanced `\boxed{...}` after the reasoning, stripped; None if none.
 

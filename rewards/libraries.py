@@ -6,6 +6,7 @@ import ast
 import functools
 import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rewards import plugins
@@ -39,10 +40,12 @@ class MissingLibrary(ImportError):
     """A library that is not installed; the message names the extra that brings it."""
 
 
-def missing_library(exc: ImportError, what: str) -> MissingLibrary:
-    """The error to raise in place of `exc` where `what` needs a library that is not installed."""
+def missing_library(exc: ImportError, what: str, others: Sequence[str] = ()) -> MissingLibrary:
+    """The error to raise in place of `exc` where `what` needs a library that is not installed, and perhaps `others`."""
     name = (exc.name or "").partition(".")[0]
-    return MissingLibrary(f"{what} needs {name or exc}, which is not installed; {remedy([name])}", name=exc.name)
+    names = sorted({name or str(exc), *others})
+    are = "which are" if len(names) > 1 else "which is"
+    return MissingLibrary(f"{what} needs {' and '.join(names)}, {are} not installed; {remedy(names)}", name=exc.name)
 
 
 def remedy(names: list[str]) -> str:

@@ -62,3 +62,8 @@ def read_reaction(text: str) -> Reaction | None:
 def without_maps(smiles: str) -> str:
     """`[CH3:1][OH:2]` as `[CH3][OH]`: a map says where an atom comes from and nothing about the structure."""
     return _ATOM_MAP.sub(r"\1]", smiles)
+
+
+def warm_up() -> None:
+    """Load RDKit."""
+    esmiles.key("C")

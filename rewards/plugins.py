@@ -7,16 +7,17 @@ which code runs is decided by who starts the run, not by rows.
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_origin
 
 from rewards.base import Verifier
 
@@ -119,11 +120,15 @@ def module_of(reference: str) -> ModuleType:
 
 
 def candidates(module: ModuleType) -> list[str]:
-    """Public names of a module that can be called as a verifier and that it has not imported from elsewhere."""
+    """Public names that a module itself defines or assigns, and that can be called as a verifier."""
+    try:
+        own = set(_bound(ast.parse(inspect.getsource(module)).body))
+    except (OSError, TypeError, SyntaxError):  # it has no source, or has been edited since it was imported
+        own = set()
     return [
         name
         for name, value in vars(module).items()
-        if not name.startswith(("_", "test_")) and name not in NOT_VERIFIERS and _is_own_verifier(value, module)
+        if name in own and not name.startswith(("_", "test_")) and name not in NOT_VERIFIERS and _is_verifier(value)
     ]
 
 
@@ -187,15 +192,27 @@ def _only_candidate(module: ModuleType) -> str:
     raise PluginError(f"{module.__file__} holds {_listed(names)}; say which one: {module.__file__}:{names[0]}")
 
 
-def _is_own_verifier(value: Any, module: ModuleType) -> bool:
-    if not callable(value):
+def _bound(body: Iterable[ast.stmt]) -> Iterator[str]:
+    """Names that statements bind, but not by an import."""
+    for statement in body:
+        if isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
+            yield statement.name
+            continue
+        for node in ast.walk(statement):  # an assignment, or a definition under `if` or `try`
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                yield node.name
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                yield node.id
+
+
+def _is_verifier(value: Any) -> bool:
+    """Whether it is called as a verifier is; typing aliases such as `Literal["a"]` can be called with anything."""
+    if not callable(value) or get_origin(value) is not None:
         return False
-    home = sys.modules.get(getattr(value, "__module__", None) or "")
-    qualified = getattr(value, "__qualname__", None)
-    if home is not module and home is not None and qualified and getattr(home, qualified, None) is value:
-        return False  # imported; what a factory elsewhere has made (`on_final_answer(grade)`) is not
     try:
         if isinstance(value, type):
+            if not any("__call__" in vars(base) for base in value.__mro__):
+                return False  # what `value.__call__` would find is the call that makes an instance
             inspect.signature(value).bind()
             inspect.signature(value.__call__).bind(None, "", "", prompt=None, sample=None)
         else:

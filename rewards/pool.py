@@ -25,15 +25,13 @@ from typing import Any
 from rewards import plugins as plugin_files
 from rewards import registry
 from rewards.base import RewardResult, failed, graded
+from rewards.limits import SLOW, check_memory, check_settings
 from rewards.request import Request
 from rewards.worker import PoolError, Template, Worker, WorkerSetup, describe_exit
 
 MAX_BATCH = 32
 MAX_BATCH_BYTES = 4 * 2**20
-MIN_MEMORY_MB = 512
 MAX_CHARS = 500_000
-SLOW: Mapping[str, float] = {"general-code": 60.0}
-"""Seconds for the built-in verifiers that can't do with the pool's `timeout_s`: each runs programs."""
 
 
 @dataclass(slots=True, eq=False)
@@ -76,9 +74,10 @@ class RewardPool:
     Args:
         workers: processes; each uses one core.
         timeout_s: seconds that one request may take, from the moment its worker turns to it.
+        timeouts: other seconds for some answer types, over those of `limits.SLOW`, which hold for built-in verifiers
+            unless named here.
         max_chars: a completion of more gets 0 and is not sent to a worker, whose queue it would hold up. The default is
             about what 128k tokens make.
-        timeouts: other seconds for some answer types, over those of `SLOW`, which hold unless named here.
         memory_mb: address space of a worker in MiB. Beyond it a request ends as `error`.
         preload: answer types whose verifiers are imported before the first request. Default: every built-in one and
             every installed plug-in whose libraries are installed. Those of `plugins` are always imported.
@@ -88,7 +87,7 @@ class RewardPool:
     The constructor returns when the verifiers are imported (about a second) and the workers can be forked.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument out of range, or less memory than a verifier named here needs.
         UnknownVerifier: `preload` names an answer type without a verifier.
         PluginError: a plug-in's file does not exist, or installed plug-ins claim one name.
         PoolError: the workers can't be started; the message holds the verifier and its error.
@@ -105,22 +104,19 @@ class RewardPool:
         timeouts: Mapping[str, float] | None = None,
         max_chars: int = MAX_CHARS,
     ) -> None:
-        if workers < 1:
-            raise ValueError(f"workers is {workers}; a pool needs at least 1")
-        for name, seconds in {"timeout_s": timeout_s, **(timeouts or {})}.items():
-            if not 0 < seconds < 3600:
-                raise ValueError(f"{name} is {seconds}; set seconds per request, above 0 and below 3600")
-        if memory_mb < MIN_MEMORY_MB:
-            raise ValueError(f"memory_mb is {memory_mb}; the libraries alone need {MIN_MEMORY_MB}, set more")
+        check_settings(workers, timeout_s, timeouts or {}, memory_mb)
         self._plugins = {name: plugin_files.absolute(target) for name, target in (plugins or {}).items()}
         if max_chars < 1:
             raise ValueError(f"max_chars is {max_chars}; set the most characters that a completion may have")
         self._max_chars = max_chars
         self._timeout_s = timeout_s
         self._workers = workers
-        self._timeouts = {**SLOW, **(timeouts or {})}
+        self._memory_mb = memory_mb
+        built_in = {name: seconds for name, seconds in SLOW.items() if name not in self._plugins}
+        self._timeouts = {**built_in, **(timeouts or {})}
         named = [*(preload or ()), *self._plugins]
-        registry.check_names([*named, *(timeouts or {})], self._plugins)
+        self.check_names([*named, *(timeouts or {})])
+        check_memory(named, memory_mb, self._plugins)
         optional = sorted(registry.names(self._plugins)) if preload is None else []
         self._template = Template(WorkerSetup(memory_mb, self._plugins, named, optional))
         self._queue: deque[_Item] = deque()
@@ -131,6 +127,19 @@ class RewardPool:
         self._lanes = [threading.Thread(target=self._run_lane, daemon=True, name="reward-lane") for _ in range(workers)]
         for lane in self._lanes:
             lane.start()
+
+    @property
+    def may_judge(self) -> bool:
+        """False: the judge of REWARDS_JUDGE is for trying things out, under deadlines made for verifiers."""
+        return False
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Raise `UnknownVerifier` for the first answer type that nothing here can grade."""
+        registry.check_names(names, self._plugins)
+
+    def timeout_of(self, answer_type: str) -> float:
+        """Seconds that one request of an answer type may take."""
+        return self._timeouts.get(answer_type, self._timeout_s)
 
     def score(
         self,
@@ -149,7 +158,7 @@ class RewardPool:
 
         Raises:
             UnknownVerifier: an answer type without a verifier; nothing has been scored then.
-            ValueError: a request can't be sent to another process.
+            ValueError: a request can't be sent to another process, or its verifier needs more memory than a worker has.
             PoolError: the pool is closed, or its workers can't be started any more.
         """
         return self._submit(requests).future.result()
@@ -195,10 +204,12 @@ class RewardPool:
 
     def _submit(self, requests: Iterable[Request]) -> _Call:
         batch = list(requests)
-        registry.check_names({request.answer_type for request in batch}, self._plugins)
+        wanted = {request.answer_type for request in batch}
+        self.check_names(wanted)
+        check_memory(wanted, self._memory_mb, self._plugins)
         call = _Call([None] * len(batch), len(batch))
         items = [
-            _Item(call, position, _pack(request), self._timeouts.get(request.answer_type, self._timeout_s))
+            _Item(call, position, _pack(request), self.timeout_of(request.answer_type))
             for position, request in enumerate(batch)
             if len(request.completion) <= self._max_chars
         ]
@@ -253,19 +264,19 @@ class RewardPool:
     def _serve(self, worker: Worker, batch: list[_Item]) -> Worker:
         """Have a batch graded; returns the worker to go on with."""
         try:
-            worker.connection.send_bytes(pickle.dumps([item.payload for item in batch]))
+            numbers = worker.send([item.payload for item in batch])
         except OSError:
             # It died idle, which no request has caused: all of them go to its successor.
             return self._replace(worker, batch)[0]
         for position, item in enumerate(batch):
             try:
-                result = worker.receive(item.timeout_s)
+                result = worker.receive(numbers[position], item.timeout_s)
             except EOFError:
                 successor, code = self._replace(worker, batch[position + 1 :])
                 item.finish(failed("error", f"the worker died on this request ({describe_exit(code)})"))
                 return successor
-            except ValueError as exc:  # not a result: a verifier wrote into the worker's socket
-                item.finish(failed("error", f"the worker's reply can't be read: {exc!s:.200}"))
+            except ValueError as exc:  # not this one's result: a verifier, or a fork of it, wrote into the socket
+                item.finish(failed("error", f"the worker's reply can't be used: {exc!s:.200}"))
                 return self._replace(worker, batch[position + 1 :])[0]
             if result is None:
                 item.finish(failed("timeout", f"not graded within {item.timeout_s:g} s"))

@@ -5,14 +5,16 @@ No isolation here: a verifier that hangs or crashes takes the caller along. `rew
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from rewards import libraries
 from rewards import plugins as plugin_files
 from rewards.base import RewardResult, UnknownVerifier, Verifier, failed
-from rewards.extract import is_well_formed
+from rewards.extract import is_well_formed, with_opened_reasoning
 from rewards.libraries import missing_library
+from rewards.names import did_you_mean
 
 VERIFIERS: dict[str, str] = {
     "any": "rewards.verifiers.string:verify",
@@ -40,6 +42,9 @@ VERIFIERS: dict[str, str] = {
 }
 """Answer type -> "module:attribute", imported at first use."""
 
+ROUNDING = 1e-6
+"""A grade may leave [0, 1] by so much, as a sum of parts does; it is clipped."""
+
 
 def resolve(name: str, plugins: Mapping[str, str] | None = None) -> str:
     """The reference of the verifier that scores an answer type; nothing is imported.
@@ -63,9 +68,8 @@ def resolve(name: str, plugins: Mapping[str, str] | None = None) -> str:
     if name in known:
         return known[name]
     listed = ", ".join(sorted(known))
-    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    raise UnknownVerifier(f"answer type {str(name)[:200]!r} is not known; {hint}known: {listed}")
+    hint = did_you_mean(name, known)
+    raise UnknownVerifier(f"answer type {str(name)[:200]!r} is not known; {hint + ' ' if hint else ''}known: {listed}")
 
 
 def names(plugins: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -130,8 +134,8 @@ def score(
 ) -> RewardResult:
     """Grade one completion; with several accepted answers the best grade counts.
 
-    An exception in a verifier becomes status `error`. `components["format"]` is 1 where the completion has the tags
-    that its prompt type asks for.
+    An exception in a verifier, or a value outside [0, 1], becomes status `error`. `components["format"]` is 1 where the
+    completion has the tags that its prompt type asks for.
 
     Raises:
         UnknownVerifier: no verifier for `answer_type`.
@@ -142,13 +146,14 @@ def score(
     golds = [answer] if isinstance(answer, str) else list(answer)
     if not golds or not all(isinstance(gold, str) for gold in golds):
         return failed("invalid_gold", f"the accepted answers are {golds!r:.80}; at least one text is needed")
-    if prompt is not None and prompt.rstrip().endswith("<think>"):
-        # The chat template opened the reasoning: without its tag a cut-off completion would look like a bare answer.
-        completion = "<think>" + completion
+    completion = with_opened_reasoning(completion, prompt)
     thinks = (sample or {}).get("prompt_type") != "normal"
     best: RewardResult | None = None
     for gold in golds:
-        result = _call(verifier, answer_type, completion, gold, prompt, sample)
+        try:
+            result = _call(verifier, answer_type, completion, gold, prompt, sample)
+        except ModuleNotFoundError as exc:  # loaded at first use: nothing of this type can be graded here
+            raise _explained(exc, answer_type, resolve(answer_type, plugins)) from exc
         best = result if best is None or _rank(result) > _rank(best) else best
         if best.status == "ok" and best.value is not None and best.value >= 1.0:
             break
@@ -169,13 +174,21 @@ def _call(
 ) -> RewardResult:
     try:
         result = verifier(completion, gold, prompt=prompt, sample=sample)
-    except ModuleNotFoundError as exc:  # loaded at first use: nothing of this type can be graded here
-        raise missing_library(exc, f"the verifier {answer_type!r}") from exc
+    except ModuleNotFoundError:
+        raise
     except Exception as exc:  # the boundary to verifier code: its failure is data, and never a wrong answer
         return failed("error", f"{answer_type}: {type(exc).__name__}: {exc!s:.300}")
     if not isinstance(result, RewardResult):
         return failed("error", f"{answer_type}: the verifier returned {type(result).__name__}, not a RewardResult")
-    return result
+    if result.value is None or 0.0 <= result.value <= 1.0:
+        return result
+    if -ROUNDING <= result.value <= 1.0 + ROUNDING:
+        return replace(result, value=min(max(result.value, 0.0), 1.0))
+    return failed(
+        "error",
+        f"{answer_type}: the verifier's value is {result.value:g}, and a grade is from 0 to 1; scale it, and give "
+        "other quantities as components",
+    )
 
 
 def _rank(result: RewardResult) -> tuple[int, float]:
@@ -196,4 +209,4 @@ def _explained(exc: ModuleNotFoundError, name: str, target: str) -> ImportError:
     missing = exc.name or ""
     if plugin_files.file_of(target) is None and (target.partition(":")[0] + ".").startswith(missing + "."):
         return exc
-    return missing_library(exc, f"the verifier {name!r}")
+    return missing_library(exc, f"the verifier {name!r}", libraries.missing(target))

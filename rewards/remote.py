@@ -3,37 +3,71 @@
     with RemotePool("http://rewards:8000", token=os.environ["REWARDS_TOKEN"]) as pool:
         results = pool.score_many([Request("<answer>4</answer>", "4", "number")])
 
-One thread runs an event loop with the connections, so that it works from any thread and any event loop. A service that
-is busy, restarting or gone for a moment is asked again until the deadline; grading twice does no harm.
+One thread runs an event loop with the connections, so that it works from any thread and any event loop. Grading twice
+does no harm, so what a service did not answer is asked again. Who is at fault decides what happens:
+
+    busy, restarting, gone for a moment (429, 503, no connection)   wait as told; say so; in the end `PoolError`
+    one request that it does not take (413, 422, 500)               that request's result is an `error`, with its text
+    a wrong url or token, an answer type that it lacks              `PoolError` or `UnknownVerifier` at once
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import logging
 import random
 import threading
 import time
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rewards.base import RewardResult, UnknownVerifier, failed
 from rewards.libraries import missing_library
+from rewards.remote_body import (
+    Packed,
+    batch_body,
+    pack,
+    parts,
+    read_limits,
+    read_results,
+    refusal,
+    retry_after,
+    too_long,
+)
 from rewards.request import Request
 from rewards.worker import PoolError
 
 if TYPE_CHECKING:
     import httpx
 
-MAX_BATCH = 64
-MAX_BATCH_BYTES = 4 * 2**20
+logger = logging.getLogger(__name__)
+
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
+LONGEST_TOLD_S = 60.0
+"""How long a Retry-After is believed: a service may be back sooner than it thought."""
+CONNECT_S = 10.0
+NOTICE_S = 30.0
+"""How often the log tells of a service that grades nothing."""
+MOST_DEFECTS = 16
+"""Requests answered with 500, and none graded between them, after which it is the service that is broken."""
+
 AGAIN = (408, 429, 502, 503, 504)
 """Statuses after which the same request may be answered."""
+ABOUT_THE_REQUEST = (400, 413, 422, 500)
+"""Statuses that another request need not get."""
+WRONG_PLACE = {
+    401: "set the token that it was started with",
+    403: "it, or a proxy before it, does not let this client in",
+    404: "the url must be where `rewards serve` listens, without /v1",
+}
 
 Result = TypeVar("Result")
+
+
+class _Refused(Exception):
+    """The service does not take this body."""
 
 
 class RemotePool:
@@ -42,14 +76,14 @@ class RemotePool:
     Args:
         url: `http://host:port`, with a path if the service lies behind one.
         token: what the service was started with; None for one on this machine.
-        deadline_s: how long one call may take, retries included.
+        patience_s: how long calls wait while the service grades nothing at all; every graded batch starts it anew.
         connections: requests that are on their way at once.
         preload: answer types that the service must be able to grade; checked by the constructor.
 
     Raises:
         ValueError: `url` is no HTTP address.
         UnknownVerifier: the service lacks an answer type of `preload`.
-        PoolError: the service can't be reached within the deadline, or refuses the token.
+        PoolError: the service can't be reached within the patience, is none, or refuses the token.
         ImportError: httpx is not installed; it comes with the extra `client`.
     """
 
@@ -58,7 +92,7 @@ class RemotePool:
         url: str,
         token: str | None = None,
         *,
-        deadline_s: float = 120.0,
+        patience_s: float = 600.0,
         connections: int = 8,
         preload: Sequence[str] = (),
     ) -> None:
@@ -68,10 +102,10 @@ class RemotePool:
             raise missing_library(exc, "RemotePool") from exc
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"url is {url!r}; it must begin with http:// or https://")
-        if deadline_s <= 0 or connections < 1:
-            raise ValueError(f"deadline_s is {deadline_s} and connections {connections}; both must be above 0")
+        if patience_s <= 0 or connections < 1:
+            raise ValueError(f"patience_s is {patience_s} and connections {connections}; both must be above 0")
         self._url = url.rstrip("/")
-        self._deadline_s = deadline_s
+        self._patience_s = patience_s
         self._closed = False
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         limits = httpx.Limits(max_connections=connections)
@@ -80,12 +114,38 @@ class RemotePool:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="remote-rewards")
         self._thread.start()
-        self._max_batch, self._max_bytes, self._body_limit = MAX_BATCH, MAX_BATCH_BYTES, 0
+        self._asking = 0
+        """HTTP requests that are waited for."""
+        self._quiet_since = 0.0
+        """When the service last answered 200, or since when there is something to answer."""
+        self._last_try = "none yet"
+        self._defects = 0
+        self._notice: asyncio.TimerHandle | None = None
         try:
             self._start(self._connect(preload)).result()
         except BaseException:
             self.close()
             raise
+
+    @property
+    def may_judge(self) -> bool:
+        """True: whether the service has a judge shows when it is asked; without one a result is an `error`."""
+        return True
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Check answer types by what the service said when this client connected.
+
+        Raises:
+            UnknownVerifier: for the first one that the service does not know.
+            PoolError: for the first one whose libraries it lacks.
+        """
+        for name in names:
+            missing = self._limits.missing
+            if name not in missing:
+                known_names = ", ".join(sorted(missing))
+                raise UnknownVerifier(f"the service at {self._url} can't grade {name!r}; it knows {known_names}")
+            if missing[name]:
+                raise PoolError(f"the service at {self._url} lacks {', '.join(missing[name])} to grade {name!r}")
 
     def score(
         self,
@@ -105,7 +165,7 @@ class RemotePool:
         Raises:
             UnknownVerifier: an answer type that the service does not know.
             ValueError: a request that can't be written as JSON.
-            PoolError: no answer within the deadline, the token is refused, or the pool is closed.
+            PoolError: the service has graded nothing for `patience_s`, or refuses this client; or the pool is closed.
         """
         return self._start(self._score(list(requests))).result()
 
@@ -158,28 +218,16 @@ class RemotePool:
 
     async def _connect(self, preload: Sequence[str]) -> None:
         """Learn the service's verifiers and limits."""
-        response = await self._ask("GET", "/v1/verifiers", None, self._until())
-        known = _json(response)
-        limits = known["limits"]
-        self._max_batch = min(MAX_BATCH, limits["max_batch"])
-        self._body_limit = limits["max_body_bytes"]
-        self._max_bytes = min(MAX_BATCH_BYTES, self._body_limit)
-        missing = {item["name"]: item["missing"] for item in known["verifiers"]}
-        for name in preload:
-            if name not in missing:
-                known_names = ", ".join(sorted(missing))
-                raise UnknownVerifier(f"the service at {self._url} can't grade {name!r}; it knows {known_names}")
-            if missing[name]:
-                raise PoolError(f"the service at {self._url} lacks {', '.join(missing[name])} to grade {name!r}")
+        self._limits = read_limits(await self._ask("GET", "/v1/verifiers", None))
+        self.check_names(preload)
 
     async def _score(self, requests: list[Request]) -> list[RewardResult]:
-        until = self._until()
-        packed = [_pack(request) for request in requests]
+        packed = [pack(request, self._limits) for request in requests]
         results: list[RewardResult | None] = [None] * len(packed)
         try:
             async with asyncio.TaskGroup() as group:
-                for start, part in self._parts(packed):
-                    group.create_task(self._score_part(start, part, results, until))
+                for start, part in parts(packed, self._limits):
+                    group.create_task(self._score_part(start, part, results))
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from None
         except asyncio.CancelledError:
@@ -188,110 +236,101 @@ class RemotePool:
             raise
         return [result for result in results if result is not None]
 
-    async def _score_part(
-        self, start: int, part: list[bytes], results: list[RewardResult | None], until: float
-    ) -> None:
-        if len(part) == 1 and len(part[0]) + 100 > self._body_limit:
-            results[start] = failed(
-                "error", f"a request of {len(part[0])} bytes, over the service's {self._body_limit}"
-            )
+    async def _score_part(self, start: int, part: Sequence[Packed], results: list[RewardResult | None]) -> None:
+        """Have some requests graded, from position `start`; of a body that is refused, each half by itself."""
+        if too_long(part, self._limits):
+            limit = self._limits.max_body_bytes
+            results[start] = failed("error", f"a request of {len(part[0].body)} bytes, over the service's {limit}")
             return
-        body = b'{"requests": [' + b", ".join(part) + b"]}"
-        async with self._places:
-            response = await self._ask("POST", "/v1/score_batch", body, until)
-        for offset, row in enumerate(_json(response)["results"]):
-            results[start + offset] = RewardResult(row["value"], row["status"], row["components"], row["detail"])
+        try:
+            async with self._places:
+                response = await self._ask("POST", "/v1/score_batch", batch_body(part))
+        except _Refused as exc:
+            if len(part) == 1:
+                results[start] = failed("error", f"the reward service does not take this request: {exc}")
+                return
+            middle = len(part) // 2
+            await self._score_part(start, part[:middle], results)
+            await self._score_part(start + middle, part[middle:], results)
+            return
+        results[start : start + len(part)] = read_results(response, len(part))
+        self._defects = 0
 
-    def _parts(self, packed: list[bytes]) -> Iterator[tuple[int, list[bytes]]]:
-        """(position of the first, requests) of each body to send."""
-        start, size = 0, 0
-        for i, item in enumerate(packed):
-            if i > start and (i - start >= self._max_batch or size + len(item) + 100 > self._max_bytes):
-                yield start, packed[start:i]
-                start, size = i, 0
-            size += len(item) + 2
-        if packed:
-            yield start, packed[start:]
+    async def _ask(self, method: str, path: str, body: bytes | None) -> httpx.Response:
+        """The service's answer, asked for until it comes or patience is at its end.
 
-    async def _ask(self, method: str, path: str, body: bytes | None, until: float) -> httpx.Response:
-        """The service's answer, asked for until the deadline."""
+        Raises:
+            _Refused: this body is not taken, another might be.
+        """
         import httpx
 
         pause = FIRST_PAUSE_S
-        last = "no attempt was made"
-        while (left := until - time.monotonic()) > 0:
-            wait = pause * random.uniform(0.5, 1.0)
-            pause = min(2 * pause, LONGEST_PAUSE_S)
-            try:
-                response = await self._client.request(
-                    method, self._url + path, content=body, timeout=left, headers={"Content-Type": "application/json"}
-                )
-            except httpx.TransportError as exc:
-                last = f"{type(exc).__name__}: {exc}"
-            else:
-                if response.status_code not in AGAIN:
-                    return self._accepted(response)
-                last = f"{response.status_code}: {_message(response)}"
-                wait = max(wait, _retry_after(response))
-            await asyncio.sleep(min(wait, max(0.0, until - time.monotonic())))
+        # An attempt under way is not cut short for what came before it: it may be the one that is graded.
+        limit = httpx.Timeout(self._patience_s, connect=min(CONNECT_S, self._patience_s))
+        headers = {"Content-Type": "application/json"}
+        self._begin_asking()
+        try:
+            while time.monotonic() - self._quiet_since < self._patience_s:
+                wait = pause * random.uniform(0.5, 1.0)
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+                try:
+                    response = await self._client.request(
+                        method, self._url + path, content=body, timeout=limit, headers=headers
+                    )
+                except httpx.TransportError as exc:
+                    self._last_try = f"{type(exc).__name__}: {exc}"
+                else:
+                    if response.status_code not in AGAIN:
+                        return self._accepted(response)
+                    self._last_try = f"{response.status_code}: {refusal(response)[1]}"
+                    # All that were told the same time would come back at the same moment.
+                    wait = max(wait, min(retry_after(response), LONGEST_TOLD_S) * random.uniform(1.0, 1.5))
+                left = self._quiet_since + self._patience_s - time.monotonic()
+                await asyncio.sleep(min(wait, max(0.0, left)))
+        finally:
+            self._end_asking()
         raise PoolError(
-            f"the reward service at {self._url} gave no answer in {self._deadline_s:g} s; the last try: {last}"
+            f"the reward service at {self._url} has graded nothing for {self._patience_s:g} s (patience_s); "
+            f"the last try: {self._last_try}"
         )
 
     def _accepted(self, response: httpx.Response) -> httpx.Response:
-        if response.status_code == 200:
+        """A response that is the answer, for good or ill."""
+        status = response.status_code
+        if status == 200:
+            self._quiet_since = time.monotonic()
             return response
-        message = _message(response)
-        if response.status_code == 422 and _code(response) == "unknown_verifier":
+        code, message = refusal(response)
+        if code == "unknown_verifier":
             raise UnknownVerifier(message)
-        if response.status_code == 422:
-            raise ValueError(f"the reward service at {self._url} can't read a request: {message}")
-        raise PoolError(f"the reward service at {self._url} answered {response.status_code}: {message}")
+        self._defects += status == 500
+        if status in ABOUT_THE_REQUEST and self._defects <= MOST_DEFECTS and response.request.method == "POST":
+            raise _Refused(f"{status}: {message}")
+        hint = f"; {WRONG_PLACE[status]}" if status in WRONG_PLACE else ""
+        raise PoolError(f"the reward service at {self._url} answered {status}: {message}{hint}")
 
-    def _until(self) -> float:
-        return time.monotonic() + self._deadline_s
+    def _begin_asking(self) -> None:
+        if self._asking == 0:
+            self._quiet_since = time.monotonic()
+            self._notice = self._loop.call_later(NOTICE_S, self._tell)
+        self._asking += 1
 
+    def _end_asking(self) -> None:
+        self._asking -= 1
+        if self._asking == 0 and self._notice is not None:
+            self._notice.cancel()
 
-def _pack(request: Request) -> bytes:
-    answer = request.answer if isinstance(request.answer, str) else list(request.answer)
-    row = {"completion": request.completion, "answer": answer, "answer_type": request.answer_type}
-    if request.prompt is not None:
-        row["prompt"] = request.prompt
-    if request.sample is not None:
-        row["sample"] = dict(request.sample)  # type: ignore[assignment]
-    try:
-        try:
-            return json.dumps(row, ensure_ascii=False, allow_nan=False).encode()
-        except UnicodeEncodeError:  # half a surrogate pair, which JSON can only escape
-            return json.dumps(row, allow_nan=False).encode()
-    except (TypeError, ValueError, RecursionError) as exc:
-        raise ValueError(f"the request can't be sent as JSON: {exc}; put plain data into `sample`") from exc
-
-
-def _json(response: httpx.Response) -> Any:
-    try:
-        return response.json()
-    except ValueError as exc:
-        raise PoolError(f"{response.url} did not answer with JSON; is this the reward service?") from exc
-
-
-def _error(response: httpx.Response) -> Mapping[str, Any]:
-    try:
-        body = response.json()
-    except ValueError:
-        return {}
-    error = body.get("error") if isinstance(body, dict) else None
-    return error if isinstance(error, dict) else {}
-
-
-def _code(response: httpx.Response) -> str:
-    return str(_error(response).get("code", ""))
-
-
-def _message(response: httpx.Response) -> str:
-    return str(_error(response).get("message") or response.text[:200])
-
-
-def _retry_after(response: httpx.Response) -> float:
-    value = response.headers.get("Retry-After", "")
-    return float(value) if value.isdecimal() else 0.0
+    def _tell(self) -> None:
+        """Log what is waited for, where nothing has come for a while."""
+        quiet = time.monotonic() - self._quiet_since
+        if quiet >= NOTICE_S:
+            logger.warning(
+                "the reward service at %s has graded nothing for %.0f s; %d requests wait for it, the last try: %s. "
+                "Giving up after %g s (patience_s)",
+                self._url,
+                quiet,
+                self._asking,
+                self._last_try,
+                self._patience_s,
+            )
+        self._notice = self._loop.call_later(NOTICE_S, self._tell)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from rewards.names import unknown_name
 
 SHOWN_CHARS = 120
 """How much of a wrong value an error message repeats."""
@@ -33,16 +34,6 @@ class Settings(BaseModel):
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
-
-
-def unknown_name(what: str, name: object, known: Iterable[str]) -> str:
-    """The message for a name that nothing bears: with the nearest known ones, or all of them where none is near."""
-    names = sorted(known)
-    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
-    if near:
-        return f"{what} {name!r} is not known; did you mean {' or '.join(near)}?"
-    listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-    return f"{what} {name!r} is not known; known: {listed or 'none'}"
 
 
 def tag(kind: str) -> str:

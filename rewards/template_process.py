@@ -24,7 +24,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from rewards import registry
-from rewards.base import failed
+from rewards.base import RewardResult, failed
 
 _PR_SET_PDEATHSIG = 1
 _MAX_DETAIL = 500
@@ -49,7 +49,9 @@ def main(control_fd: int) -> None:
     if setup is None:
         return
     sys.path.extend(path for path in setup["path"] if path not in sys.path)
+    pid = os.getpid()
     problem = _preload(setup)
+    _end_unless(pid)
     send_message(control, {"problem": problem})
     if problem is not None:
         return
@@ -127,24 +129,39 @@ def _restrict(memory_mb: int) -> None:
 
 
 def _serve_requests(connection: Connection, plugins: Mapping[str, str]) -> None:
-    """Grade batches of pickled requests; each result is reported at once, because each request has its own deadline."""
+    """Grade batches of numbered, pickled requests; each result is reported at once: each request has its own deadline.
+
+    A reply carries the number of its request, by which the pool knows it.
+    """
+    pid = os.getpid()
     while True:
         try:
             batch = pickle.loads(connection.recv_bytes())
         except EOFError:
             return
-        for payload in batch:
-            connection.send_bytes(_grade(payload, plugins))
+        for number, payload in batch:
+            result = _grade(payload, plugins)
+            _end_unless(pid)
+            # JSON and not pickle: what a worker says, after hostile text went through it, can't run code in the trainer
+            reply = [number, result.value, result.status, result.components, result.detail[:_MAX_DETAIL]]
+            connection.send_bytes(json.dumps(reply).encode())
 
 
-def _grade(payload: bytes, plugins: Mapping[str, str]) -> bytes:
+def _end_unless(pid: int) -> None:
+    """End this process if it is not `pid` but a fork of it that came back from a verifier's code.
+
+    It holds the same sockets, so that it would take requests from the one that is meant, and answer them too.
+    """
+    if os.getpid() != pid:
+        os._exit(0)
+
+
+def _grade(payload: bytes, plugins: Mapping[str, str]) -> RewardResult:
     try:
         completion, answer, answer_type, prompt, sample = pickle.loads(payload)
-        result = registry.score(completion, answer, answer_type, prompt=prompt, sample=sample, plugins=plugins)
+        return registry.score(completion, answer, answer_type, prompt=prompt, sample=sample, plugins=plugins)
     except BaseException as exc:  # SystemExit and the like included: one request fails, the worker goes on
-        result = failed("error", f"{type(exc).__name__}: {exc!s:.300}")
-    # JSON and not pickle: what a worker says, after hostile text went through it, can't run code in the trainer.
-    return json.dumps([result.value, result.status, result.components, result.detail[:_MAX_DETAIL]]).encode()
+        return failed("error", f"{type(exc).__name__}: {exc!s:.300}")
 
 
 def _receive_exactly(sock: socket.socket, count: int) -> bytes | None:

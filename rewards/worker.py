@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -45,22 +46,37 @@ class Worker:
     connection: Connection
     lock: threading.Lock = field(default_factory=threading.Lock)
     reaped: bool = False
+    sent: int = 0
+    """Requests so far: each has a number, and its reply the same."""
 
-    def receive(self, timeout_s: float) -> RewardResult | None:
-        """The next result, or None after `timeout_s`.
+    def send(self, payloads: Sequence[bytes]) -> list[int]:
+        """Hand over packed requests; their numbers, in the order in which the replies come.
+
+        Raises:
+            OSError: the worker is gone.
+        """
+        numbers = list(range(self.sent, self.sent + len(payloads)))
+        self.sent += len(payloads)
+        self.connection.send_bytes(pickle.dumps(list(zip(numbers, payloads, strict=True))))
+        return numbers
+
+    def receive(self, number: int, timeout_s: float) -> RewardResult | None:
+        """The result of the request `number`, or None after `timeout_s`.
 
         Raises:
             EOFError: the worker died.
-            ValueError: what came is no result.
+            ValueError: what came is no result, or another request's: no further reply of this worker can be trusted.
         """
         try:
             if not self.connection.poll(timeout_s):
                 return None
-            value, status, components, detail = json.loads(self.connection.recv_bytes())
+            replied, value, status, components, detail = json.loads(self.connection.recv_bytes())
         except OSError as exc:
             raise EOFError("the worker's socket broke") from exc
         except TypeError as exc:
             raise ValueError(f"not a result: {exc}") from exc
+        if replied != number:
+            raise ValueError(f"it is for request {replied!r}, and request {number} was awaited")
         try:
             return RewardResult(value, status, components, detail)
         except (TypeError, AttributeError) as exc:

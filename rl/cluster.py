@@ -13,14 +13,24 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from rl.batch.packing import CostModel
 from rl.config.data import PromptConfig
+from rl.config.endpoint import EndpointConfig
 from rl.config.learner import LearnerConfig
 from rl.config.rollout import RewardConfig, RolloutConfig
 from rl.config.train import TrainConfig
-from rl.errors import ConfigError, DataError, EngineDeadError, EngineError, StarvationError
+from rl.data.formats import OnBad
+from rl.errors import ClusterError, ConfigError, StarvationError, first_lines
+from rl.fleet import Fleet, describe_failure, of_ranks
 from rl.learner.actor import LearnerRank
-from rl.rewarding import RewardWorker, carry, mixture_of
+from rl.records import Grades
+from rl.reward_setup import Carried, carry, check_answer_types
+from rl.rewarding import JudgeWorker, RewardWorker
+from rl.rollout.endpoint import EndpointPool
+from rl.rollout.engine import PushTimes
+from rl.rollout.questions import CompletionTask
 from rl.rollout.vllm_engine import engine_environment
 from rl.rollout.worker import PromptTask, RolloutWorker
 
@@ -28,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 _ACTOR_CONCURRENCY = 4096
 """Calls that an asynchronous actor holds at once; admission bounds them long before."""
+_WRITING = "writing"
+"""A thread of its own in every learner rank, to wait for files while the rank trains."""
 _NOTICE_S = 60.0
 """How often a start that takes long says what it waits for."""
 _START_S = 1800.0
@@ -39,6 +51,7 @@ def connect(address: str | None, rollout: RolloutConfig, learner: LearnerConfig 
     """Join `address`, the cluster of a surrounding Ray job, or start a local one.
 
     Raises:
+        ClusterError: Ray did not answer or start in time.
         ConfigError: this machine is too small for the actors. A cluster that was joined may grow: it gets a warning.
     """
     if ray.is_initialized():
@@ -48,10 +61,18 @@ def connect(address: str | None, rollout: RolloutConfig, learner: LearnerConfig 
     # and every request that the end of a run cuts short.
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     target = address or os.environ.get("RAY_ADDRESS")
-    if target:
-        ray.init(address=target, logging_level=logging.WARNING, log_to_driver=True)
-    else:
-        ray.init(include_dashboard=False, logging_level=logging.WARNING, log_to_driver=True)
+    where: dict[str, Any] = {"address": target} if target else {"include_dashboard": False}
+    try:
+        ray.init(**where, logging_level=logging.WARNING, log_to_driver=True)
+    except Exception as exc:  # Ray raises plain ones, too, where a process of its own is late
+        said = first_lines(exc, lines=2)
+        if target:
+            remedy = f"see whether `ray status --address {target}` answers, or set ray_address (or RAY_ADDRESS) anew"
+            raise ClusterError(f"the Ray cluster at {target} can't be joined: {said}; {remedy}") from exc
+        raise ClusterError(
+            f"Ray can't be started on this machine: {said}; try again when it is less busy (`ray stop` ends what is "
+            "left of earlier runs), or join a cluster with ray_address; its logs: /tmp/ray/session_latest/logs"
+        ) from exc
     _check_capacity(rollout, learner, may_grow=bool(target))
 
 
@@ -115,7 +136,10 @@ async def _end(actors: Sequence[Any]) -> None:
 
 
 class RolloutPool:
-    """The rollout workers; each request goes to the one with the fewest sequences in flight."""
+    """The rollout workers; each request goes to the one with the fewest sequences in flight.
+
+    A worker that dies or hangs is replaced, gets the newest weights, and what it had in flight goes to the others.
+    """
 
     def __init__(self, config: RolloutConfig, model: str, prompts: PromptConfig, datasets: Sequence[str], on_bad: str):
         self.config = config
@@ -126,71 +150,150 @@ class RolloutPool:
             runtime_env={"env_vars": engine_environment(config.threads, config.gpus_per_worker)},
         )
         self.names = [f"rollout-{i}" for i in range(config.workers)]
-        self.actors: list[Any] = [
-            actor.remote(name, model, config.engine, prompts, tuple(datasets), on_bad) for name in self.names
-        ]
-        self._load = [0] * config.workers
+        self.fleet = Fleet(
+            self.names,
+            lambda name: actor.remote(name, model, config.engine, prompts, tuple(datasets), on_bad),
+            config.faults,
+            self._refit,
+        )
+        self._weights: Any = None
+        self._probe: tuple[list[PromptTask], Any] | None = None
 
     async def ready(self) -> None:
-        await asyncio.gather(*(actor.ready.remote() for actor in self.actors))
+        await self.fleet.start()
 
     async def catalogue(self, dataset: str) -> tuple[tuple[str, ...], dict[str, str], tuple[str, ...]]:
         """Ids, source by id, and answer types of a dataset, as the workers read it."""
-        return await self.actors[0].catalogue.remote(dataset)
+        return await self.fleet.run(lambda actor: actor.catalogue.remote(dataset))
+
+    async def example(self, dataset: str, sample_id: str) -> dict[str, Any]:
+        """See `RolloutWorker.example`."""
+        return await self.fleet.run(lambda actor: actor.example.remote(dataset, sample_id))
+
+    async def tasks(self, dataset: str, column: str) -> tuple[str, ...]:
+        """The tasks of a dataset, see `RolloutWorker.tasks`."""
+        return await self.fleet.run(lambda actor: actor.tasks.remote(dataset, column))
 
     async def generate(self, task: PromptTask) -> tuple[Any, Any, Any]:
         """(`GroupMeta`, reference to a `ScoringTask`, reference to a `Group`)."""
-        i = self._load.index(min(self._load))
-        self._load[i] += task.n
-        try:
-            meta, scoring, payload = self.actors[i].generate.options(num_returns=3).remote(task)
-            return await meta, scoring, payload
-        finally:
-            self._load[i] -= task.n
 
-    async def each(self, method: str, *args: Any) -> list[Any]:
-        """Call a method on every worker at once."""
-        return list(await asyncio.gather(*(getattr(actor, method).remote(*args) for actor in self.actors)))
+        async def sample(actor: Any) -> tuple[Any, Any, Any]:
+            meta, scoring, payload = actor.generate.options(num_returns=3).remote(task)
+            return await meta, scoring, payload
+
+        return await self.fleet.run(sample, weight=task.n)
+
+    async def complete(self, task: CompletionTask) -> tuple[str, str, int]:
+        """Text, finish reason and length of a completion, see `RolloutWorker.complete`; raises the remote cause."""
+        try:
+            return await self.fleet.run(lambda actor: actor.complete.remote(task))
+        except Exception as exc:
+            cause = describe_failure(exc)
+            if cause is exc:
+                raise
+            raise cause from exc
+
+    async def push(self, bundle: Any) -> list[PushTimes]:
+        """Swap the weights of every engine, and of every one that replaces another from now on."""
+        self._weights = bundle
+        return list((await self.each("update_weights", bundle)).values())
+
+    async def make_probe(self, tasks: list[PromptTask]) -> Any:
+        """Sample the sequences of the probe and give them to every engine; returns a reference to them."""
+
+        async def sample(actor: Any) -> Any:
+            groups, count = actor.make_probe.options(num_returns=2).remote(tasks)
+            await count
+            return groups
+
+        groups = await self.fleet.run(sample)
+        self._probe = (tasks, groups)
+        await self.each("set_probe", tasks, groups)
+        return groups
+
+    async def each(self, method: str, *args: Any) -> dict[str, Any]:
+        """Call a method on every worker that serves, at once; results by name."""
+        return await self.fleet.each(lambda actor: getattr(actor, method).remote(*args))
+
+    async def _refit(self, actor: Any) -> None:
+        probe: Any = None
+        weights: Any = None
+        while probe is not self._probe or weights is not self._weights:  # a push may come while one is applied
+            if probe is not self._probe:
+                probe = self._probe
+                await actor.set_probe.remote(*probe)
+            if weights is not self._weights:
+                weights = self._weights
+                await actor.update_weights.remote(weights)
 
     async def close(self) -> None:
-        await _end(self.actors)
+        await self.fleet.stop()
+        await _end(self.fleet.actors)
 
 
 class RewardClient:
-    """The reward workers, in turn."""
+    """The reward workers, and the worker of the judges that a mixture names.
 
-    def __init__(self, config: RewardConfig, answer_types: Sequence[str]) -> None:
-        mixture_of(config, tuple(answer_types))  # its mistakes are the user's, and best seen before actors start
-        actor = ray.remote(RewardWorker).options(num_cpus=0, max_concurrency=_ACTOR_CONCURRENCY)
-        given = (config, tuple(answer_types), carry(config))
-        self.actors: list[Any] = [actor.remote(*given) for _ in range(config.workers)]
-        self._turn = 0
+    A group goes to the worker with the fewest in hand. One that dies is replaced.
+
+    Args:
+        carried: what `carry(config)` read.
+    Raises:
+        ConfigError: as `carry`; or rows that only a judge can grade, and none is configured.
+    """
+
+    def __init__(self, config: RewardConfig, answer_types: Sequence[str], carried: Carried | None = None) -> None:
+        carried = carried or carry(config)
+        check_answer_types(config, carried.mixture, answer_types)
+        options = {"num_cpus": 0, "max_concurrency": _ACTOR_CONCURRENCY}
+        self.judges: Any = None
+        if carried.mixture is not None and carried.mixture.judges:
+            # On this machine, which the paths of the caches are meant for. It keeps its handle when Ray restarts it.
+            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+            judge = ray.remote(JudgeWorker).options(
+                **options, scheduling_strategy=here, max_restarts=-1, max_task_retries=2
+            )
+            self.judges = judge.remote(carried.mixture.judges, carried.secrets)
+        actor = ray.remote(RewardWorker).options(**options)
+        given = (config, tuple(answer_types), carried, self.judges)
+        names = [f"reward-{i}" for i in range(config.workers)]
+        self.fleet = Fleet(names, lambda name: actor.remote(*given), config.faults, self._refit)
+        self._states: list[Mapping[str, Any]] = []
 
     async def ready(self) -> None:
-        await asyncio.gather(*(actor.ready.remote() for actor in self.actors))
+        if self.judges is not None:
+            await self.judges.ready.remote()
+        await self.fleet.start()
 
-    async def score(self, scoring: Any, evaluation: bool = False) -> tuple[tuple[float | None, ...], tuple[str, ...]]:
-        """Values and statuses of the completions behind a reference to a `ScoringTask`, see `RewardWorker.score`."""
-        self._turn = (self._turn + 1) % len(self.actors)
-        return await self.actors[self._turn].score.remote(scoring, evaluation)
+    async def score(self, scoring: Any, evaluation: bool = False) -> Grades:
+        """The grades of the completions behind a reference to a `ScoringTask`, see `RewardWorker.score`."""
+        return await self.fleet.run(lambda actor: actor.score.remote(scoring, evaluation))
 
     async def state_dict(self) -> list[dict[str, Any] | None]:
-        """The state of each worker, in order."""
-        return list(await asyncio.gather(*(actor.state_dict.remote() for actor in self.actors)))
+        """The states of the workers."""
+        states = await self.fleet.each(lambda actor: actor.state_dict.remote())
+        self._states = [state for state in states.values() if state is not None]
+        return list(states.values())
 
     async def load_state_dict(self, states: Sequence[Mapping[str, Any] | None]) -> None:
         """Give the saved states back in turn; a run with more workers than before gives some of them twice."""
-        kept = [state for state in states if state is not None]
-        if kept:
-            pairs = zip(self.actors, itertools.cycle(kept), strict=False)
-            await asyncio.gather(*(actor.load_state_dict.remote(state) for actor, state in pairs))
+        self._states = [state for state in states if state is not None]
+        if self._states:
+            turn = itertools.cycle(self._states)
+            await self.fleet.each(lambda actor: actor.load_state_dict.remote(next(turn)))
 
     async def answers(self, scoring: Any, limit: int) -> tuple[str | None, ...]:
         """Final answers, cut at `limit` characters, of the completions behind a reference to a `ScoringTask`."""
-        return await self.actors[self._turn].answers.remote(scoring, limit)
+        return await self.fleet.run(lambda actor: actor.answers.remote(scoring, limit))
+
+    async def _refit(self, actor: Any) -> None:
+        """A worker that replaces another goes on from the state last saved: the newest died with its holder."""
+        if self._states:
+            await actor.load_state_dict.remote(self._states[0])
 
     async def close(self) -> None:
-        await _end(self.actors)
+        await self.fleet.stop()
+        await _end([*self.fleet.actors, *([] if self.judges is None else [self.judges])])
 
 
 class LearnerGroup:
@@ -198,27 +301,32 @@ class LearnerGroup:
 
     def __init__(self, config: TrainConfig) -> None:
         learner = config.learner
-        actor = ray.remote(LearnerRank).options(
+        remote: Any = ray.remote  # its stubs know no concurrency groups
+        actor = remote(
             num_cpus=learner.threads,
             num_gpus=learner.gpus_per_rank,
+            concurrency_groups={_WRITING: 1},
             runtime_env={"env_vars": {"OMP_NUM_THREADS": str(learner.threads), "HF_HUB_OFFLINE": "1"}},
-        )
+        )(LearnerRank)
         self.ranks: list[Any] = [actor.remote(rank, config) for rank in range(learner.ranks)]
+        self.cost = CostModel()
+        """What a sequence costs the model; known after `start`."""
 
     async def start(self) -> None:
-        address, port = await self.ranks[0].address.remote()
+        ((address, port),) = await of_ranks([self.ranks[0].address.remote()])
         await self._all("start", address, port)
+        self.cost = await self.ranks[0].cost_model.remote()
 
     async def publish(self) -> Any:
         """Reference to the current `WeightBundle`."""
         refs = [rank.publish.remote() for rank in self.ranks]
-        await asyncio.gather(*refs)
+        await of_ranks(refs)
         return refs[0]
 
     async def set_probe(self, groups: Any) -> Any:
         """Give every rank the probe's groups, by reference; returns a reference to their logprobs."""
         refs = [rank.set_probe.remote(groups) for rank in self.ranks]
-        await asyncio.gather(*refs)
+        await of_ranks(refs)
         return refs[0]
 
     async def train(self, shares: Sequence[Sequence[Any]]) -> tuple[dict[str, float], Any, Any]:
@@ -227,11 +335,17 @@ class LearnerGroup:
             rank.train.options(num_returns=3).remote(list(updates))
             for rank, updates in zip(self.ranks, shares, strict=True)
         ]
-        metrics = await asyncio.gather(*(ref[0] for ref in refs))
+        metrics = await of_ranks([ref[0] for ref in refs])
         return metrics[0], refs[0][1], refs[0][2]
 
-    async def save(self, folder: str) -> None:
-        await self._all("save", folder)
+    async def save(self, folder: str, background: bool) -> None:
+        """Write a checkpoint; with `background` the files are complete when `written` returns."""
+        await self._all("save", folder, background)
+
+    async def written(self) -> None:
+        """Wait for the files of the last checkpoint, beside whatever else the learner does."""
+        waits = [rank.written.options(concurrency_group=_WRITING).remote() for rank in self.ranks]
+        await of_ranks(waits)
 
     async def load(self, folder: str) -> int:
         return (await self._all("load", folder))[0]
@@ -240,7 +354,7 @@ class LearnerGroup:
         await _end(self.ranks)
 
     async def _all(self, method: str, *args: Any) -> list[Any]:
-        return list(await asyncio.gather(*(getattr(rank, method).remote(*args) for rank in self.ranks)))
+        return await of_ranks([getattr(rank, method).remote(*args) for rank in self.ranks])
 
 
 @asynccontextmanager
@@ -251,12 +365,13 @@ async def scoring_actors(
 
     Raises the remote cause of a failure inside instead of Ray's wrapper.
     """
+    carried = carry(rewards)  # its mistakes are the user's, and best seen before actors start
     pool = RolloutPool(rollout, model, prompts, [dataset], on_bad)
     client: RewardClient | None = None
     try:
         await bring_up({"rollout workers": pool.ready()})
         ids, _, answer_types = await pool.catalogue(dataset)
-        client = RewardClient(rewards, answer_types)
+        client = RewardClient(rewards, answer_types, carried)
         await bring_up({"reward workers": client.ready()})
         yield pool, client, ids
     except Exception as exc:
@@ -268,18 +383,17 @@ async def scoring_actors(
         await asyncio.gather(*(part.close() for part in (pool, client) if part is not None))
 
 
-def failed_prompt(exc: BaseException) -> BaseException | None:
-    """The remote cause if only one prompt failed, which is data; None if a part of the system did, which ends a run."""
-    cause = describe_failure(exc)
-    one_prompt = isinstance(cause, DataError | EngineError) and not isinstance(cause, EngineDeadError)
-    return cause if one_prompt else None
-
-
-def describe_failure(exc: BaseException) -> BaseException:
-    """The remote cause of a Ray task error, or an EngineDeadError for a dead actor."""
-    if isinstance(exc, ray.exceptions.RayTaskError):
-        cause = exc.cause if isinstance(getattr(exc, "cause", None), BaseException) else None
-        return cause or exc
-    if isinstance(exc, ray.exceptions.RayActorError):
-        return EngineDeadError(f"a worker died: {exc}")
-    return exc
+@asynccontextmanager
+async def scoring_endpoint(
+    endpoint: EndpointConfig, rewards: RewardConfig, prompts: PromptConfig, dataset: str, on_bad: OnBad
+) -> AsyncIterator[tuple[EndpointPool, RewardClient, tuple[str, ...]]]:
+    """As `scoring_actors`, with a model behind an endpoint in place of rollout workers."""
+    pool = EndpointPool(endpoint, prompts, dataset, on_bad)
+    client: RewardClient | None = None
+    try:
+        ids, _, answer_types = await pool.catalogue(dataset)
+        client = RewardClient(rewards, answer_types)
+        await bring_up({"reward workers": client.ready()})
+        yield pool, client, ids
+    finally:
+        await asyncio.gather(*(part.close() for part in (pool, client) if part is not None))

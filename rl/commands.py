@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rewards.names import did_you_mean
 from rl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ class Command:
     """The pydantic model."""
     runner: str
     """Called with the config. Its module may define `check(config) -> list[str]`: problems that would stop the run."""
+    prints: bool = False
+    """The runner has printed the outcome, with paths; otherwise the paths that it returns are printed."""
 
 
 COMMANDS: Mapping[str, Command] = {
@@ -35,8 +37,13 @@ COMMANDS: Mapping[str, Command] = {
     "curate-profile": Command("curate profile", "rl.config.curate:ProfileConfig", "rl.curate.profile:run"),
     "curate-select": Command("curate select", "rl.config.curate:SelectionConfig", "rl.curate.selection:run"),
     "curate-clean": Command("curate clean", "rl.config.clean:CleanConfig", "rl.curate.clean:run"),
+    "curate-format": Command("curate format", "rl.config.formatting:FormatConfig", "rl.curate.format:run"),
+    "curate-recaption": Command("curate recaption", "rl.config.rewriting:RecaptionConfig", "rl.curate.recaption:run"),
+    "curate-trajectories": Command(
+        "curate trajectories", "rl.config.rewriting:TrajectoriesConfig", "rl.curate.trajectories:run"
+    ),
     "curate-report": Command("curate report", "rl.config.clean:CurationReportConfig", "rl.curate.report:run"),
-    "train": Command("train", "rl.config.train:TrainConfig", "rl.train:run"),
+    "train": Command("train", "rl.config.train:TrainConfig", "rl.train:run", prints=True),
     "eval": Command("eval", "rl.config.eval:EvalConfig", "rl.eval.run:run"),
     "pipeline": Command("pipeline", "rl.config.pipeline:PipelineConfig", "rl.pipeline:run"),
 }
@@ -52,9 +59,8 @@ def find(name: str) -> Command:
     key = name.strip().replace(" ", "-")
     if key in COMMANDS:
         return COMMANDS[key]
-    near = difflib.get_close_matches(key, COMMANDS, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise ConfigError(f"no command {name!r}; {hint}known: {', '.join(COMMANDS)}")
+    hint = did_you_mean(key, COMMANDS)
+    raise ConfigError(f"no command {name!r}; {hint + ' ' if hint else ''}known: {', '.join(COMMANDS)}")
 
 
 def resolve(reference: str) -> Any:
@@ -111,10 +117,18 @@ def load(
     raw = apply_overrides(raw, overrides)
     left = [] if command.words == "pipeline" else unfilled(raw)
     if left:
-        keys = ", ".join(f"{key}=VALUE" for key in left)
-        raise ConfigError(f"{path} holds names in braces that `rl pipeline` fills; alone it needs {keys}")
+        raise ConfigError(_unfilled_text(Path(path), left))
     model: type[StrictModel] = resolve(command.config)
     return parse_config(model, raw, where=str(path))
+
+
+def unfilled_keys(path: str | Path) -> list[str]:
+    """Dotted keys of a config file that a pipeline fills; none where the file can run by itself."""
+    from rl.config.base import read_yaml
+    from rl.config.placeholders import unfilled
+
+    raw = read_yaml(path)
+    return [] if raw.get("command") == "pipeline" else unfilled(raw)
 
 
 def problems(command: Command, config: StrictModel) -> list[str]:
@@ -122,6 +136,35 @@ def problems(command: Command, config: StrictModel) -> list[str]:
     module = importlib.import_module(command.runner.partition(":")[0])
     check = getattr(module, "check", None)
     return [] if check is None else list(check(config))
+
+
+def _unfilled_text(path: Path, keys: Sequence[str]) -> str:
+    """That a file is a step, of which pipelines, and where its resolved form is after a run."""
+    steps = _pipelines_beside(path)
+    owner = ", ".join(f"`rl pipeline {file}`" for file, _ in steps) or "`rl pipeline`"
+    done = " or ".join(f"{out}/configs/" for _, out in steps if out) or "OUT/configs/"
+    needs = " ".join(f"{key}=VALUE" for key in keys)
+    return (
+        f"{path} is a step of a pipeline, which fills {', '.join(keys)}. Run {owner}; use the resolved file that a run "
+        f"leaves in {done}; or give the values here: {needs}"
+    )
+
+
+def _pipelines_beside(path: Path) -> list[tuple[Path, str]]:
+    """Pipeline files in the folder of a step's file that name it, each with its `out`."""
+    from rl.config.base import read_yaml
+
+    found = []
+    for file in sorted(path.parent.glob("*.y*ml")):
+        try:
+            raw = read_yaml(file)
+        except ConfigError:  # a file of something else
+            continue
+        steps = raw.get("steps") if raw.get("command") == "pipeline" else None
+        named = [step.get("config") for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
+        if path.name in named:
+            found.append((file, str(raw.get("out") or "")))
+    return found
 
 
 def _names() -> str:

@@ -17,12 +17,24 @@ class DataError(RLError, ValueError):
     """A dataset or a row of it can't be used. The message names the file, the row and the reason."""
 
 
+class ClusterError(RLError, RuntimeError):
+    """No Ray cluster could be joined or started."""
+
+
+class ActorLostError(RLError, RuntimeError):
+    """Ray, or an actor that nothing replaces, is gone in the middle of a run."""
+
+
 class EngineError(RLError, RuntimeError):
     """An inference engine refused a request or died."""
 
 
 class EngineDeadError(EngineError):
     """An inference engine can serve no further request."""
+
+
+class EndpointUnavailable(EngineError):
+    """An endpoint gave no reply, retries included. It says nothing about the prompt: the request may be made later."""
 
 
 class SyncError(RLError, RuntimeError):
@@ -43,3 +55,21 @@ class DivergenceError(RLError, RuntimeError):
 
 class CheckpointError(RLError, RuntimeError):
     """A checkpoint is missing, torn or does not fit the run."""
+
+
+class TornCheckpointError(CheckpointError):
+    """A file of a checkpoint is cut short or garbled; an older checkpoint may be whole."""
+
+
+class StoppedError(RLError):
+    """A run was asked to stop and did so in good order; it can be resumed."""
+
+
+class InterruptedRunError(RLError):
+    """Ctrl-C ended a command."""
+
+
+def first_lines(exc: BaseException, lines: int = 6, chars: int = 800) -> str:
+    """The beginning of what an exception of another library says: enough to act on, and no stack of several pages."""
+    said = "\n".join(line for line in str(exc).strip().splitlines()[:lines]) or type(exc).__name__
+    return said if len(said) <= chars else said[:chars] + " ..."

@@ -29,6 +29,7 @@ class Ledger:
         self._open: dict[int, Admission] = {}
         self._fates: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
+        self._marked: Counter[str] = Counter()
         self._next_uid = 0
 
     def admit(self, sample_id: str, version: int) -> Admission:
@@ -62,7 +63,16 @@ class Ledger:
         return {"admitted": self.admitted, **fates, "in_flight": len(self._open)}
 
     def reasons(self) -> dict[str, int]:
+        """Prompts by `fate:reason`, or by `fate` where there is no reason."""
         return dict(self._reasons)
+
+    def mark(self) -> None:
+        """A step is complete: `since_mark` counts from here."""
+        self._marked = self._reasons.copy()
+
+    def since_mark(self) -> dict[str, int]:
+        """As `reasons`, of the fates that fell since the last step."""
+        return dict(self._reasons - self._marked)
 
     def check(self) -> None:
         """Raises LedgerError unless every admitted prompt has exactly one fate or is in flight."""
@@ -82,10 +92,12 @@ class Ledger:
             "next_uid": self._next_uid,
             "fates": dict(self._fates),
             "reasons": dict(self._reasons),
+            "marked": dict(self._marked),
             "open": [asdict(admission) for admission in self._open.values()],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._next_uid = state["next_uid"]
         self._fates, self._reasons = Counter(state["fates"]), Counter(state["reasons"])
+        self._marked = Counter(state.get("marked", state["reasons"]))
         self._open = {row["uid"]: Admission(**row) for row in state["open"]}

@@ -28,11 +28,12 @@ from rl.algo.advantages import batch_advantages
 from rl.algo.filters import EQUAL_REWARDS, screen
 from rl.batch.plan import plan_updates
 from rl.buffer import StalenessBuffer
-from rl.cluster import LearnerGroup, RewardClient, RolloutPool, describe_failure, failed_prompt
+from rl.cluster import LearnerGroup, RewardClient, RolloutPool
 from rl.config.train import TrainConfig
-from rl.data.store import OrderedPrompts
-from rl.errors import DivergenceError, EngineError, StarvationError, SyncError
+from rl.data.store import PromptSource
+from rl.errors import ActorLostError, DivergenceError, EngineError, StarvationError, SyncError
 from rl.eval.runner import attempt_seed
+from rl.fleet import describe_failure, failed_prompt
 from rl.ledger import Admission, Ledger
 from rl.metrics.window import StepWindow
 from rl.records import ScoredGroup
@@ -42,6 +43,9 @@ from rl.run_io import RunIO
 _FAILURES_IN_A_ROW = 3
 _FILTERED_IN_A_ROW = 50
 """Capacities' worth of groups that may fail, or be filtered, one after another before the run is called starved."""
+_WATCH_S = 5.0
+_QUIET_S = 30.0
+"""When the learner has waited so long for a batch, the run says what its groups came to; and again after as long."""
 _STARVED = {
     True: "had equal rewards (the last: {reason}), so nothing can be learned; choose easier or harder prompts "
     "(`rl curate`), or a larger algo.group_size",
@@ -59,7 +63,7 @@ class Loop:
         pool: RolloutPool,
         rewards: RewardClient,
         learner: LearnerGroup,
-        prompts: OrderedPrompts,
+        prompts: PromptSource,
         ledger: Ledger,
         io: RunIO,
         version: int = 0,
@@ -76,15 +80,22 @@ class Loop:
         self._failures = 0
         self._filtered = 0
         self._progress, self._stall_counts = time.monotonic(), True
+        self._waits_since: float | None = None
+        self._stopping = asyncio.Event()
         self._push: asyncio.Task[None] | None = None
+        self._writing: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def requeued(self) -> tuple[str, ...]:
         """Samples whose group got too old and that wait to be admitted again."""
         return tuple(self._requeued)
 
+    def stop(self) -> None:
+        """Let `run` return after the step under way; what is not trained by then stays in flight in the ledger."""
+        self._stopping.set()
+
     async def run(self) -> None:
-        """Train to the last step.
+        """Train to the last step, or until `stop`.
 
         Raises:
             StarvationError: no progress is possible, or none was made for `stall_timeout_s`.
@@ -132,38 +143,39 @@ class Loop:
         )
         try:
             meta, scoring, payload = await self.pool.generate(task)
-            values, statuses = await self.rewards.score(scoring)
+            grades = await self.rewards.score(scoring)
         except Exception as exc:
             cause = failed_prompt(exc)
             if cause is None:
                 raise
             await self._fail(admission, cause)
             return
-        group = ScoredGroup(meta, payload, values, statuses)
+        group = ScoredGroup(meta, payload, grades.rewards, grades)
         self.window.finished(group)
         self._progress = time.monotonic()
         screened = screen(
-            values,
+            grades.rewards,
             meta.lengths,
             meta.finish_reasons,
             meta.defects,
             config.algo.filters,
             config.algo.min_valid_rewards,
             config.rollout.sampling.max_tokens,
+            grades.outcomes,
         )
         reason = screened.reason
         self.window.screened(reason, screened.completions)
         if reason == "too_few_rewards":
-            failed = next((status for status in statuses if status not in ("ok", "no_answer")), "no rewards")
-            await self._fail(admission, EngineError(f"reward: {failed}"))
+            await self._fail(admission, EngineError(f"reward: {grades.failure}"))
         elif reason is not None:
-            await self._filter(admission, reason)
+            await self._filter(admission, reason, grades.outcomes)
         else:
             self._failures = self._filtered = 0
             await self.buffer.put(replace(group, rewards=screened.rewards))
 
-    async def _filter(self, admission: Admission, reason: str) -> None:
+    async def _filter(self, admission: Admission, reason: str, outcomes: Sequence[float | None]) -> None:
         self.ledger.close(admission.uid, "filtered", reason, self.version)
+        self.prompts.observe(admission.sample_id, outcomes, "filtered", admission.uid)
         self._failures = 0
         self._filtered += 1
         if self._filtered > _FILTERED_IN_A_ROW * self.buffer.capacity:
@@ -174,6 +186,7 @@ class Loop:
 
     async def _fail(self, admission: Admission, cause: BaseException) -> None:
         self.ledger.close(admission.uid, "failed", str(cause).splitlines()[0][:200], self.version)
+        self.prompts.observe(admission.sample_id, (), "failed", admission.uid)
         self._failures += 1
         if self._failures > _FAILURES_IN_A_ROW * self.buffer.capacity:
             raise StarvationError(f"{self._failures} prompts in a row failed; the last one: {cause}")
@@ -183,17 +196,23 @@ class Loop:
 
     async def _train(self) -> None:
         while self.version < self.config.steps:
-            waiting = time.time()
-            batch = await self._batch()
+            waiting, self._waits_since = time.time(), time.monotonic()
+            batch = await self._unless_stopped(self._batch())
+            self._waits_since = None
+            if batch is None:
+                break
             taken = time.time()
             step = self.version + 1
             row = self.window.drain() | self.window.of_batch(batch, self.version)
             advantages = batch_advantages([group.rewards for group in batch], self.config.algo.advantages)
-            shares = plan_updates(batch, advantages, self.config.learner.ranks, self.config.algo.updates_per_step)
+            ranks, updates = self.config.learner.ranks, self.config.algo.updates_per_step
+            shares = plan_updates(batch, advantages, ranks, updates, self.learner.cost)
             metrics, bundle, probe = await self.learner.train(shares)
             for group in batch:
                 self.ledger.close(group.meta.uid, "trained", step=step)
+                self.prompts.observe(group.meta.sample_id, group.grades.outcomes, "trained", group.meta.uid)
             self.version = step
+            row |= self.prompts.advance(step)
             self._progress = time.monotonic()
             start, end = metrics.pop("time/train_start"), metrics.pop("time/train_end")
             self.io.timeline("learner", "wait", waiting, taken, step)
@@ -203,8 +222,19 @@ class Loop:
                 await self._push
             self._push = self._spawn(self._publish(step, bundle, probe, row, len(batch)))
             await self._at_step_end(step)
-        if self._push is not None:
-            await self._push
+        for ending in (self._push, self._writing):
+            if ending is not None:
+                await ending
+
+    async def _unless_stopped(self, batch: Coroutine[Any, Any, list[ScoredGroup]]) -> list[ScoredGroup] | None:
+        """The batch, or None if the run is to stop."""
+        taking, stopping = asyncio.ensure_future(batch), asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait({taking, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            return None if stopping.done() else taking.result()
+        finally:
+            taking.cancel()
+            stopping.cancel()
 
     async def _batch(self) -> list[ScoredGroup]:
         while True:
@@ -213,6 +243,7 @@ class Loop:
                 self.ledger.close(
                     group.meta.uid, "stale", f"older than {self.buffer.max_staleness} versions", self.version
                 )
+                self.prompts.observe(group.meta.sample_id, group.grades.outcomes, "stale", group.meta.uid)
                 self._requeued.append(group.meta.sample_id)
                 await self.buffer.release()
             if batch:
@@ -221,10 +252,14 @@ class Loop:
     async def _publish(self, step: int, bundle: Any, probe: Any, row: dict[str, Any], slots: int) -> None:
         started = time.time()
         try:
-            times = await self.pool.each("update_weights", bundle)
+            times = await self.pool.push(bundle)
         except Exception as exc:
             cause = describe_failure(exc)
-            raise cause if isinstance(cause, SyncError) else SyncError(f"push of version {step}: {cause}") from exc
+            raise (
+                cause
+                if isinstance(cause, SyncError | ActorLostError)
+                else SyncError(f"push of version {step}: {cause}")
+            ) from exc
         pushed = time.time()
         await self.buffer.release(slots)
         self.io.timeline("sync", "push", started, pushed, step)
@@ -232,32 +267,44 @@ class Loop:
         row["sync/pause_s"] = max(t.pause_s for t in times)
         row["sync/apply_s"] = max(t.apply_s for t in times)
         row |= await compare_probe(self.pool, probe, step, self.config.probe.threshold)
-        row |= self.io.rollout_activity(await self.pool.each("busy"), self.pool.names, step)
+        row |= self.io.rollout_activity(await self.pool.each("busy"), step)
+        row |= self.io.outages((self.pool.fleet, self.rewards.fleet), step)
         self.io.step(step, row, self.ledger)
 
     async def _at_step_end(self, step: int) -> None:
-        """Evaluations and checkpoints that are due; both need the push to have arrived."""
+        """Profiles, evaluations and checkpoints that are due; they need the push to have arrived."""
         every, last = self.config.evaluation.every, step == self.config.steps
         evaluate = every is not None and step % every == 0 and not last
         save = self.config.checkpoint.every is not None and step % self.config.checkpoint.every == 0 and not last
-        if not (evaluate or save):
+        profile = None if last else self.prompts.profile_wanted()
+        if not (evaluate or save or profile):
             return
         assert self._push is not None
         await self._push
         self._stall_counts = False  # what follows may be long and makes no step
+        if profile is not None:
+            self.prompts.profiled(await self.io.profile(self.pool, self.rewards, profile, step))
         if evaluate:
             await self.io.evaluate(self.pool, self.rewards, step)
         if save:
-            await self.io.checkpoint(step, self.learner, self.rewards, self.prompts, self.ledger, self.requeued)
+            if self._writing is not None:
+                await self._writing
+            parts = (self.learner, self.rewards, self.prompts, self.ledger, self.requeued)
+            self._writing = self._spawn(await self.io.checkpoint(step, *parts))
         self._stall_counts, self._progress = True, time.monotonic()
 
     # ---- watching -------------------------------------------------------------------------------------------------
 
     async def _watch(self) -> None:
-        limit = self.config.stall_timeout_s
+        limit, said = self.config.stall_timeout_s, time.monotonic()
         while True:
-            await asyncio.sleep(min(5.0, limit / 4))
-            idle = time.monotonic() - self._progress
+            await asyncio.sleep(min(_WATCH_S, limit / 4))
+            now = time.monotonic()
+            since = self._waits_since
+            if since is not None and now - max(said, since) >= _QUIET_S:
+                said = now
+                self.io.waiting(now - since, self.ledger, self.buffer.ready, self.buffer.groups_per_step)
+            idle = now - self._progress
             if idle > limit and self._stall_counts:
                 raise StarvationError(
                     f"nothing finished for {idle:.0f} s at version {self.version}: {self.buffer.used} of "
@@ -285,7 +332,7 @@ async def compare_probe(pool: RolloutPool, learner: Any, version: int, limit: fl
         SyncError: an engine serves another version.
         DivergenceError: the mean |difference| of an engine exceeds `limit` nats a token.
     """
-    results = await pool.each("probe", learner)
+    results = (await pool.each("probe", learner)).values()
     versions = {served for *_, served in results}
     if versions != {version}:
         raise SyncError(f"with version {version} pushed the engines serve {sorted(versions)}")

@@ -96,17 +96,15 @@ def run(
         records.append({"step": step.title, "seconds": seconds, "exit_code": code})
         _write_records(out, records)
         if code != 0:
-            console.print(
-                f"step {step.number} ({step.title}) ended with exit code {code}; when the cause is mended, go on with "
-                f"--from {step.title}",
-                style="red",
-                highlight=False,
-            )
+            what = "was interrupted" if code == INTERRUPTED else f"ended with exit code {code}"
+            when = "" if code == INTERRUPTED else "when the cause is mended, "
+            text = f"step {step.number} ({step.title}) {what}; {when}go on with --from {step.title}"
+            console.print(text, style="red", highlight=False)
             return code
     if last == len(steps) - 1 and any(step.command.words == "train" for step in steps):
         from rl.metrics.summary import print_final
 
-        print_final(out, console)
+        print_final(out, console, brief=steps[last].command.words == "train")
     return 0
 
 
@@ -185,7 +183,8 @@ def _set_pipeline_aside(out: Path, console: Console) -> None:
     while (aside := out.with_name(f"{out.name}.{number}")).exists():
         number += 1
     out.rename(aside)
-    console.print(f"{out} held an earlier pipeline; it is {aside} now", highlight=False)
+    text = f"{out} held an earlier pipeline; it is {aside} now, and this one starts anew (--from STEP goes on with one)"
+    console.print(text, style="yellow", highlight=False, soft_wrap=True)
 
 
 def _set_step_aside(out: Path, step: Step, steps: Sequence[Step]) -> None:

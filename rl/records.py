@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 RIGHT = 0.5
-"""A completion is right when its reward reaches this: all of 0/1 verifiers, and boxes at the usual IoU of 0.5."""
+"""A completion is right when its outcome reaches this: all of 0/1 verifiers, and boxes at the usual IoU of 0.5."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,17 +113,45 @@ class GroupMeta:
     finished_s: float
     defects: tuple[str | None, ...] = ()
     """Per completion what a text check found (`garbled`, `repeating`) or None; empty when no check was asked for."""
+    image_patches: tuple[int, ...] = ()
+    """Patches of each image of the prompt, as the vision tower takes them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grades:
+    """What the graders said of a group's completions, in order; `None` marks a failed grader: not a wrong answer.
+
+    Three numbers for each, which are one and the same unless a mixture of rewards grades.
+
+    Example: right but long, weights 1 and 0.5, of a task with a mean of 0.5 and a deviation of 0.2 so far:
+        Grades(rewards=(1.5,), raw=(0.8,), outcomes=(1.0,), statuses=("ok",),
+               components=({"accuracy": 1.0, "length": 0.4},))
+    """
+
+    rewards: tuple[float | None, ...]
+    """To learn from: a mixture's value, normalised for its task."""
+    raw: tuple[float | None, ...]
+    """The same before it was normalised, for curves that mean the same at every step."""
+    outcomes: tuple[float | None, ...]
+    """How right each completion is, whatever else is rewarded: accuracy, Pass@k, `all_right` and `all_wrong` are of
+    these. None also where only the part of a mixture that says so has failed."""
+    statuses: tuple[str, ...]
+    components: tuple[Mapping[str, float], ...]
+    """Named parts of each grade."""
+    failure: str = ""
+    """Status and reason of the first grader that failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredGroup:
-    """A finished group with its rewards; `None` marks a failed grader, which is not a wrong answer."""
+    """A finished group with its grades."""
 
     meta: GroupMeta
     payload: Any
     """Ray reference to a `Group`."""
     rewards: tuple[float | None, ...]
-    statuses: tuple[str, ...]
+    """To train on: those of the grades, and None also for completions that a filter has masked out."""
+    grades: Grades
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,72 +1,65 @@
-"""The client of the reward package inside the loop: a Ray actor around a pool of killable processes, or of a service.
+"""The graders of a run: Ray actors around a pool of killable processes, or around the client of a service, and judges.
 
-Plug-ins that are files are read where the run is started and sent along, so that they need not lie on other nodes.
+ScoringTask -> RewardWorker -> RewardPool or RemotePool
+                    |
+                    +--------> JudgeWorker, one for the run: its limits and its cache hold for all workers
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rl.config.rollout import RewardConfig
-from rl.errors import ConfigError
+from rl.records import Grades
+from rl.reward_setup import Carried, PluginFile, carry
 
 if TYPE_CHECKING:
-    from rewards import RemotePool, RewardPool, RewardResult
-    from rewards.mixture import MixtureConfig
+    from rewards import JudgeConfig, JudgePool, RemotePool, Request, RewardPool, RewardResult
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class PluginFile:
-    """A plug-in as it travels."""
-
-    name: str
-    """Of the file, which error messages show."""
-    attribute: str | None
-    source: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Carried:
-    """What reward workers need and have to be given: it lies on the machine that starts the run."""
-
-    files: Mapping[str, PluginFile] = field(default_factory=dict)
-    """By answer type."""
-    token: str | None = field(default=None, repr=False)
-
-
 class RewardWorker:
-    """Grades groups. Created as a Ray actor; needs no GPU and no model."""
+    """Grades groups. Created as a Ray actor; needs no GPU and no model.
 
-    def __init__(self, config: RewardConfig, answer_types: tuple[str, ...], carried: Carried | None = None) -> None:
+    Args:
+        judges: handle of the run's `JudgeWorker`; without one a mixture's judges are asked from this process.
+    """
+
+    def __init__(
+        self, config: RewardConfig, answer_types: tuple[str, ...], carried: Carried | None = None, judges: Any = None
+    ) -> None:
         from rewards import Mixture
 
-        mixture = mixture_of(config, answer_types)
+        carried = carried or carry(config)
+        mixture = carried.mixture
         names = sorted({*answer_types, *(mixture.verifiers() if mixture is not None else ())})
         self._folder = tempfile.TemporaryDirectory(prefix="reward-plugins-")
-        self.pool = make_pool(config, names, carried or carry(config), Path(self._folder.name))
-        self.mixture = None if mixture is None else Mixture(mixture, pool=self.pool, plugins=config.plugins)
+        self.pool = make_pool(config, names, carried, Path(self._folder.name))
+        self.mixture: Mixture | None = None
+        if mixture is not None:
+            remote = None if judges is None else {name: RemoteJudge(judges, name) for name in mixture.judges}
+            self.mixture = Mixture(mixture, pool=self.pool, plugins=config.plugins, judges=remote)
         self._told: set[str] = set()
 
     async def ready(self) -> bool:
         return True
 
-    async def score(self, task: Any, evaluation: bool = False) -> tuple[tuple[float | None, ...], tuple[str, ...]]:
-        """Values and statuses of a `ScoringTask`'s completions, in order; a failed grader gives value None.
+    async def ping(self) -> None:
+        """Returns if the process lives; graders that hang are killed by the pool."""
+
+    async def score(self, task: Any, evaluation: bool = False) -> Grades:
+        """The grades of a `ScoringTask`'s completions.
 
         With `evaluation` by the answer type alone, so that a right completion has the value 1 whatever the mixture.
         """
         from rewards import Request
 
-        sample = {**task.columns, "source": task.source, "options": task.options, "prompt_type": task.prompt_type}
-        requests = [Request(text, task.answers, task.answer_type, task.problem, sample) for text in task.texts]
+        requests = [Request(text, task.answers, task.answer_type, task.problem, task.sample) for text in task.texts]
         if self.mixture is None:
             results = await self.pool.ascore_many(requests)
         elif evaluation:
@@ -76,10 +69,10 @@ class RewardWorker:
         for result in results:
             if result.value is None:
                 self._tell(task.answer_type, result)
-        return tuple(result.value for result in results), tuple(result.status for result in results)
+        return grades_of(results, mixed=self.mixture is not None and not evaluation)
 
     def _tell(self, answer_type: str, result: RewardResult) -> None:
-        """Log why a grader failed, once for each kind of failure: the loop only gets its status."""
+        """Log why a grader failed, once for each kind of failure; the loop counts them."""
         kind = f"{answer_type}: {result.status}"
         if kind not in self._told:
             self._told.add(kind)
@@ -108,33 +101,59 @@ class RewardWorker:
         self._folder.cleanup()
 
 
-def carry(config: RewardConfig) -> Carried:
-    """Read the plug-in files and the token of a config. Call it where the run is started.
+class JudgeWorker:
+    """All judges of a run behind one Ray actor, so that their limits hold for the run and their caches have one writer.
 
-    Raises:
-        ConfigError: a plug-in that can't be loaded, or a token that is not set.
+    Args:
+        secrets: API keys by the environment variables that the settings name.
     """
-    from rewards import plugins
 
-    files: dict[str, PluginFile] = {}
-    for name, reference in config.plugins.items():
-        try:
-            found = plugins.absolute(reference)
-            plugins.load(found)
-        except (plugins.PluginError, ImportError) as exc:
-            raise ConfigError(f"rewards.plugins.{name}: {exc}") from exc
-        file = plugins.file_of(found)
-        if file is not None:
-            attribute = None if found == str(file) else found.rpartition(":")[2]
-            files[name] = PluginFile(file.name, attribute, file.read_bytes())
-    token = None
-    if config.token_env is not None:
-        token = os.environ.get(config.token_env)
-        if not token:
-            raise ConfigError(
-                f"rewards.token_env names {config.token_env}, which is not set here; export the service's token in it"
-            )
-    return Carried(files, token)
+    def __init__(self, judges: Mapping[str, JudgeConfig], secrets: Mapping[str, str]) -> None:
+        from rewards import JudgePool
+
+        self.pools: dict[str, JudgePool] = {name: JudgePool(judge, secrets) for name, judge in judges.items()}
+
+    async def ready(self) -> bool:
+        return True
+
+    async def score(self, judge: str, requests: Sequence[Request]) -> list[RewardResult]:
+        return await self.pools[judge].ascore_many(requests)
+
+    async def close(self) -> None:
+        for pool in self.pools.values():
+            pool.close()
+
+
+class RemoteJudge:
+    """One judge of a `JudgeWorker` that is an actor elsewhere, as a mixture asks it."""
+
+    def __init__(self, worker: Any, name: str) -> None:
+        self._worker, self._name = worker, name
+
+    async def ascore_many(self, requests: Iterable[Request]) -> list[RewardResult]:
+        found: list[RewardResult] = await self._worker.score.remote(self._name, list(requests))
+        return found
+
+    def score_many(self, requests: Iterable[Request]) -> list[RewardResult]:
+        import ray
+
+        found: list[RewardResult] = ray.get(self._worker.score.remote(self._name, list(requests)))
+        return found
+
+
+def grades_of(results: Sequence[RewardResult], mixed: bool) -> Grades:
+    """The results of one group; `mixed` are those of a mixture, which says in its components how right each one is."""
+    values = tuple(result.value for result in results)
+    parts = tuple(dict(result.components) for result in results)
+    failed = next((result for result in results if result.value is None), None)
+    return Grades(
+        rewards=values,
+        raw=tuple(part.pop("raw", None) for part in parts) if mixed else values,
+        outcomes=tuple(part.pop("outcome", None) for part in parts) if mixed else values,
+        statuses=tuple(result.status for result in results),
+        components=parts,
+        failure="" if failed is None else f"{failed.status}: {failed.detail}" if failed.detail else failed.status,
+    )
 
 
 def make_pool(
@@ -144,37 +163,16 @@ def make_pool(
     from rewards import RemotePool, RewardPool
 
     if config.url is not None:
-        return RemotePool(config.url, carried.token, deadline_s=config.deadline_s, preload=answer_types)
+        token = None if config.token_env is None else carried.secrets[config.token_env]
+        return RemotePool(config.url, token, patience_s=config.patience_s, preload=answer_types)
     return RewardPool(
         workers=config.processes,
         timeout_s=config.timeout_s,
         memory_mb=config.memory_mb,
         preload=answer_types,
         plugins={**config.plugins, **_unpack(carried.files, folder)},
+        timeouts=config.timeouts,
     )
-
-
-def problems(config: RewardConfig, answer_types: Iterable[str]) -> list[str]:
-    """What would stop the reward workers of a run with rows of these answer types, for --dry-run.
-
-    A service is not asked: it may be started later.
-    """
-    from rewards import PluginError, UnknownVerifier, registry
-
-    try:
-        carry(config)
-        mixture_of(config, tuple(answer_types))
-    except ConfigError as exc:
-        return [str(exc)]
-    if config.url is not None:
-        return []
-    found = []
-    for name in sorted(answer_types):
-        try:
-            registry.resolve(name, config.plugins)
-        except (UnknownVerifier, PluginError) as exc:
-            found.append(f"{exc}; plug-ins are named in rewards.plugins")
-    return found
 
 
 def _unpack(files: Mapping[str, PluginFile], folder: Path) -> dict[str, str]:
@@ -185,31 +183,3 @@ def _unpack(files: Mapping[str, PluginFile], folder: Path) -> dict[str, str]:
         path.write_bytes(file.source)
         references[name] = str(path) if file.attribute is None else f"{path}:{file.attribute}"
     return references
-
-
-def mixture_of(config: RewardConfig, answer_types: tuple[str, ...]) -> MixtureConfig | None:
-    """The settings of the mixture that a config names.
-
-    Raises:
-        ConfigError: the file can't be used, or rows need a judge that nothing configures.
-    """
-    from rewards.judge import JUDGED
-    from rewards.mixture import MixtureConfig
-    from rewards.settings import SettingsError, load_settings
-
-    if config.mixture is None:
-        mixture = None
-    else:
-        try:
-            mixture = load_settings(MixtureConfig, config.mixture)
-        except SettingsError as exc:
-            raise ConfigError(f"rewards.mixture: {exc}") from exc
-    if config.url is not None:
-        return mixture  # the service may have a judge of its own
-    judged = sorted((JUDGED & set(answer_types)) - set(config.plugins))
-    if judged and (mixture is None or mixture.default_judge is None):
-        raise ConfigError(
-            f"the data has rows of answer type {', '.join(judged)}, which only a judge can grade; "
-            "name a file in rewards.mixture whose `judges` has one called default"
-        )
-    return mixture

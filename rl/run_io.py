@@ -5,22 +5,24 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rl.cluster import LearnerGroup, RewardClient, RolloutPool
 from rl.config.rollout import SamplingConfig
 from rl.config.train import TrainConfig
-from rl.data.store import OrderedPrompts
-from rl.errors import CheckpointError
-from rl.eval.runner import evaluate
+from rl.data.store import ProfileRequest, PromptSource
+from rl.errors import CheckpointError, TornCheckpointError
+from rl.eval.runner import attempt_all, attempt_seed, evaluate
+from rl.fleet import Fleet
 from rl.ledger import Ledger
-from rl.metrics.console import RunTable
+from rl.metrics.console import RunTable, waiting_line
 from rl.metrics.tracker import Tracker
 
 CHECKPOINTS = "checkpoints"
 _STATE = "driver.json"
+_STATE_KEYS = {"step", "started", "prompts", "ledger", "requeued", "rewards", "rows"}
 
 
 class RunIO:
@@ -40,29 +42,43 @@ class RunIO:
         """Unix times in, seconds since the start out."""
         self.tracker.timeline(actor, phase, start - self.started, end - self.started, step)
 
-    def rollout_activity(
-        self, busy: Sequence[Sequence[tuple[float, float]]], names: Sequence[str], step: int
-    ) -> dict[str, float]:
-        """Write when each engine computed; returns its share of the time since the last step."""
+    def rollout_activity(self, busy: Mapping[str, Sequence[tuple[float, float]]], step: int) -> dict[str, float]:
+        """Write when each engine computed, by name; returns their share of the time since the last step."""
         window = time.time() - self._last_step
         total = 0.0
-        for name, intervals in zip(names, busy, strict=True):
+        for name, intervals in busy.items():
             for start, end in intervals:
                 self.timeline(name, "generate", start, end, step)
                 total += min(end - start, end - self._last_step) if end > self._last_step else 0.0
-        return {"time/rollout_busy_fraction": min(1.0, total / (window * len(names)))}
+        return {"time/rollout_busy_fraction": min(1.0, total / (window * len(busy)))}
+
+    def outages(self, fleets: Sequence[Fleet], step: int) -> dict[str, float]:
+        """Write when workers were down; returns how many were replaced so far, and calls made again for it."""
+        for fleet in fleets:
+            for outage in fleet.drain_outages():
+                self.timeline(outage.name, "down", outage.start, outage.end, step)
+        return {
+            "faults/replaced": float(sum(fleet.replaced for fleet in fleets)),
+            "faults/reissued": float(sum(fleet.reissued for fleet in fleets)),
+        }
 
     def step(self, step: int, row: dict[str, Any], ledger: Ledger) -> None:
         """Write a finished step's row."""
         now = time.time()
-        counts = ledger.counts()
-        fates = {f"groups/{fate}": float(counts[fate]) for fate in ("trained", "filtered", "stale", "failed")}
+        fates = dict.fromkeys((f"groups/{fate}" for fate in ("trained", "filtered", "stale", "failed")), 0.0)
+        for reason, count in ledger.since_mark().items():
+            fates[f"groups/{reason.partition(':')[0]}"] += count
+        ledger.mark()
         times = {"time_s": now - self.started, "time/step_s": now - self._last_step}
         self._last_step = now
         full = row | fates | times | {"step": step, "version": step}
         self.tracker.log(step, full)
         self.table.update(full)
         ledger.check()
+
+    def waiting(self, seconds: float, ledger: Ledger, ready: int, needed: int) -> None:
+        """Say what came of the groups since the last step, while the learner has waited for a batch for `seconds`."""
+        self.table.note(waiting_line(seconds, ledger.since_mark(), ready, needed))
 
     async def evaluate(self, pool: RolloutPool, rewards: RewardClient, step: int) -> None:
         """Evaluate on `data.eval`, if there is one, and write the result."""
@@ -85,20 +101,35 @@ class RunIO:
         self.tracker.eval(result)
         self.timeline("sync", "eval", start, time.time(), step)
 
+    async def profile(
+        self, pool: RolloutPool, rewards: RewardClient, request: ProfileRequest, step: int
+    ) -> dict[str, tuple[int, int]]:
+        """New attempts of the policy at training prompts: (right, valid) by id."""
+        start, sampling = time.time(), self.config.rollout.sampling
+        label, dataset = f"profile at step {step}", self.config.data.train
+        seed = attempt_seed(self.config.seed, label)
+        made = await attempt_all(pool, rewards, dataset, request.ids, request.attempts, sampling, seed, label)
+        self.timeline("sync", "profile", start, time.time(), step)
+        return {attempts.sample_id: (attempts.right, attempts.valid) for attempts in made}
+
     async def checkpoint(
         self,
         step: int,
         learner: LearnerGroup,
         rewards: RewardClient,
-        prompts: OrderedPrompts,
+        prompts: PromptSource,
         ledger: Ledger,
         requeued: Callable[[], Sequence[str]],
-    ) -> None:
-        """Write learner and driver state to `checkpoints/step_N`; a torn write never has that name."""
+    ) -> Coroutine[Any, Any, None]:
+        """Take learner and driver state at one moment; a torn write never has the name `checkpoints/step_N`.
+
+        Returns what to await for the complete checkpoint. With `checkpoint.background` training may go on meanwhile, as
+        long as the last checkpoint is complete before the next begins.
+        """
         root = Path(self.config.out) / CHECKPOINTS
         final = (root / f"step_{step:06d}").absolute()
         if final.exists():
-            return  # a run resumed at its last step: the checkpoint that it was restored from
+            return _nothing()  # a run resumed at its last step: the checkpoint that it was restored from
         partial = final.with_suffix(".partial")
         if partial.exists():
             shutil.rmtree(partial)
@@ -114,12 +145,20 @@ class RunIO:
             "rows": self.tracker.mark(step),
         }
         start = time.time()
-        await learner.save(str(partial))
+        await learner.save(str(partial), self.config.checkpoint.background)
+        self.timeline("learner", "checkpoint", start, time.time(), step)
+        return self._complete(learner, partial, final, state)
+
+    async def _complete(self, learner: LearnerGroup, partial: Path, final: Path, state: dict[str, Any]) -> None:
+        await learner.written()
         (partial / _STATE).write_text(json.dumps(state))
         partial.rename(final)
-        self.timeline("learner", "checkpoint", start, time.time(), step)
         for old in complete_checkpoints(Path(self.config.out))[: -self.config.checkpoint.keep]:
             shutil.rmtree(old)
+
+
+async def _nothing() -> None:
+    return None
 
 
 def complete_checkpoints(run: Path) -> list[Path]:
@@ -129,8 +168,37 @@ def complete_checkpoints(run: Path) -> list[Path]:
 
 
 def latest_checkpoint(run: Path) -> tuple[Path, dict[str, Any]]:
-    """The newest complete checkpoint and its driver state. Raises CheckpointError when there is none."""
+    """The newest complete checkpoint and its driver state.
+
+    Raises:
+        CheckpointError: there is none.
+        TornCheckpointError: its driver state can't be read.
+    """
     found = complete_checkpoints(run)
     if not found:
         raise CheckpointError(f"{run} has no complete checkpoint to resume from; start without --resume")
-    return found[-1], json.loads((found[-1] / _STATE).read_text())
+    path = found[-1] / _STATE
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise TornCheckpointError(f"{path} is torn: {exc}; {way_back(found[-1])}") from exc
+    missing = sorted(_STATE_KEYS - state.keys()) if isinstance(state, dict) else sorted(_STATE_KEYS)
+    if missing:
+        raise TornCheckpointError(f"{path} is torn: it lacks {', '.join(missing)}; {way_back(found[-1])}")
+    return found[-1], state
+
+
+def how_to_go_on(run: Path) -> str:
+    """What to do about a run that ended before its last step through no fault of its own."""
+    found = complete_checkpoints(run)
+    if found:
+        return f"go on with --resume (last checkpoint: step {int(found[-1].name.rpartition('_')[2])})"
+    return f"there is no checkpoint yet: remove {run} and start again"
+
+
+def way_back(damaged: Path) -> str:
+    """What to do about a checkpoint folder that can't be read."""
+    older = [path for path in complete_checkpoints(damaged.parent.parent) if path.name < damaged.name]
+    if older:
+        return f"move {damaged} away, and --resume goes on from the complete checkpoint before it, {older[-1]}"
+    return f"there is no older checkpoint; bring {damaged} back from a copy, or start anew with another `out`"

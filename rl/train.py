@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import signal
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rl.algo.advantages import load_group_function
 from rl.algo.plugins import load_function
-from rl.cluster import LearnerGroup, RewardClient, RolloutPool, bring_up, connect, describe_failure
-from rl.config.base import save_config
+from rl.cluster import LearnerGroup, RewardClient, RolloutPool, bring_up, connect
+from rl.config.base import dump_yaml, read_yaml, save_config
 from rl.config.train import TrainConfig
-from rl.data.containers import answer_types
-from rl.data.store import OrderedPrompts
-from rl.errors import ConfigError
+from rl.curate.starts import prompt_source
+from rl.data import containers
+from rl.data.store import PromptSource
+from rl.errors import ActorLostError, CheckpointError, ConfigError, DataError, StoppedError, TornCheckpointError
+from rl.fleet import describe_failure
+from rl.interruptible import run_interruptible
 from rl.ledger import Ledger
 from rl.loop import Loop, compare_probe
 from rl.metrics.console import RunTable
-from rl.metrics.report import write_report
-from rl.metrics.summary import build_summary
-from rl.metrics.tracker import Tracker
-from rl.rewarding import problems
+from rl.metrics.files import CONFIG, MIXTURE
+from rl.metrics.summary import print_final
+from rl.metrics.tracker import Tracker, check_rows
+from rl.models.context import context_problems
+from rl.reward_setup import Carried, carry, check_mixture, check_tasks, problems
 from rl.rollout.worker import PromptTask
-from rl.run_io import RunIO, complete_checkpoints, latest_checkpoint
+from rl.run_folder import claimed, compare_settings, folder_problems
+from rl.run_io import RunIO, complete_checkpoints, how_to_go_on, latest_checkpoint, way_back
+
+logger = logging.getLogger(__name__)
 
 
 def check(config: TrainConfig) -> list[str]:
@@ -31,76 +43,159 @@ def check(config: TrainConfig) -> list[str]:
     wanted = {"model": config.model, "data.train": config.data.train, "data.eval": config.data.eval}
     if config.algo.loss.reference is not None:
         wanted["algo.loss.reference.model"] = config.algo.loss.reference.model
+    if config.data.curriculum is not None:
+        folders = enumerate(config.data.curriculum.attempts)
+        wanted |= {f"data.curriculum.attempts.{i}": folder for i, folder in folders}
     found = [f"{key} {value} does not exist" for key, value in wanted.items() if value and not Path(value).exists()]
+    found += folder_problems(config.out) + _input_problems(config)
+    found += context_problems(config.model, config.rollout.engine.max_model_len) + config.tracker.problems()
     for path, role in ((config.algo.loss.name, "loss"), (config.algo.advantages.group, "advantages")):
         if ":" in path:
             try:
                 load_function(path, role)
             except ConfigError as exc:
                 found.append(str(exc))
-    return found + problems(config.rewards, answer_types((config.data.train, config.data.eval)))
+    return found + problems(
+        config.rewards, containers.answer_types((config.data.train, config.data.eval)), trained=config.data.train
+    )
+
+
+def _input_problems(config: TrainConfig) -> list[str]:
+    """What is wrong with a model or a dataset that exists."""
+    found, model = [], Path(config.model)
+    if model.exists() and not (model / "config.json").is_file():
+        found.append(f"model {model} has no config.json; give a folder of a model in the layout of transformers")
+    for key, value in (("data.train", config.data.train), ("data.eval", config.data.eval)):
+        if value and Path(value).exists():
+            try:
+                containers.check_kind(value)
+            except DataError as exc:
+                found.append(f"{key}: {exc}")
+    return found
 
 
 def run(config: TrainConfig, resume: bool = False) -> Path:
-    """Train; returns the run folder. See `rl.loop.Loop.run` for what is raised."""
+    """Train and print the outcome; returns the run folder. See `rl.loop.Loop.run` for what is raised."""
     out = Path(config.out)
+    if resume and not out.is_dir():
+        raise CheckpointError(f"{out} does not exist, so there is nothing to resume; start without --resume")
+    with claimed(out):
+        _drive(config, out, resume)
+    return out
+
+
+def _drive(config: TrainConfig, out: Path, resume: bool) -> None:
     if not resume and ((out / "metrics.jsonl").exists() or complete_checkpoints(out)):
         remedy = "continue it with --resume" if complete_checkpoints(out) else "it has no checkpoint yet: remove it"
         raise ConfigError(f"{out} holds a run already; {remedy}, or set another `out`")
     found = latest_checkpoint(out) if resume else None
+    if found is not None and (out / CONFIG).is_file():
+        compare_settings(read_yaml(out / CONFIG), config)
     load_group_function(config.algo.advantages)  # user code that can't be imported should not wait for the first step
-    save_config(config, out / "config.yaml")
+    carried = carry(config.rewards)
+    check_mixture(config.rewards, carried.mixture, config.data.train)
     connect(config.ray_address, config.rollout, config.learner)
-    asyncio.run(_run(config, found))
-    build_summary(out)
-    write_report(out)
-    return out
+    run_interruptible(_run(config, carried, found))
+    print_final(out)
 
 
-async def _run(config: TrainConfig, found: tuple[Path, dict[str, Any]] | None) -> None:
+def _open_record(config: TrainConfig, carried: Carried, found: tuple[Path, dict[str, Any]] | None) -> Tracker:
+    """Open the files of a run; those of one that is resumed go back to where its checkpoint left them."""
+    out, mark = Path(config.out), found[1]["rows"] if found else None
+    if mark is not None:
+        check_rows(out, mark)
+    save_config(config, out / CONFIG)
+    if carried.mixture is not None:
+        (out / MIXTURE).write_text(dump_yaml(carried.mixture.model_dump(mode="json", exclude_defaults=True)))
+    return Tracker.from_config(out, config.tracker, mark)
+
+
+async def _run(config: TrainConfig, carried: Carried, found: tuple[Path, dict[str, Any]] | None) -> None:
     begun = time.time()
     started = found[1]["started"] if found else begun
     datasets = [path for path in (config.data.train, config.data.eval) if path]
     pool = RolloutPool(config.rollout, config.model, config.data.prompts, datasets, config.data.on_bad_row)
     learner = LearnerGroup(config)
     rewards: RewardClient | None = None
-    tracker = Tracker.from_config(Path(config.out), config.tracker, found[1]["rows"] if found else None)
+    # What a resumed run has on record stays as it is until every part has taken up the checkpoint.
+    tracker = None if found else _open_record(config, carried, found)
     try:
         await bring_up({"rollout workers": pool.ready(), "learner": learner.start()}, config.stall_timeout_s)
         catalogues = [await pool.catalogue(path) for path in datasets]
         ids = catalogues[0][0]
-        rewards = RewardClient(config.rewards, sorted({name for catalogue in catalogues for name in catalogue[2]}))
+        if carried.mixture is not None:
+            check_tasks(carried.mixture, await pool.tasks(config.data.train, carried.mixture.task))
+        answer_types = sorted({name for catalogue in catalogues for name in catalogue[2]})
+        rewards = RewardClient(config.rewards, answer_types, carried)
         await bring_up({"reward workers": rewards.ready()}, config.stall_timeout_s)
-        ledger, prompts = Ledger(tracker.fate), OrderedPrompts(ids, config.seed)
+        prompts = prompt_source(config, ids)
+        version = await _restore(found, pool, learner, rewards, prompts)
+        tracker = tracker or _open_record(config, carried, found)
+        ledger = Ledger(tracker.fate)
+        if found is not None:
+            ledger.load_state_dict(found[1]["ledger"])
         with RunTable(config.steps) as table:
             io = RunIO(config, tracker, table, started)
             io.timeline("sync", "start", begun, time.time())
             if config.data.eval:
                 io.eval_ids = catalogues[1][0]
-            version = await _restore(found, pool, learner, rewards, ledger, prompts)
             probe = await _make_probe(config, pool, learner, ids)
             await compare_probe(pool, probe, version, config.probe.threshold)
-            if version == 0:
+            if found is None:
                 await io.evaluate(pool, rewards, 0)
             requeued = found[1]["requeued"] if found else ()
             loop = Loop(config, pool, rewards, learner, prompts, ledger, io, version, ledger.in_flight, requeued)
             try:
-                await loop.run()
-                # What is still in flight would compete with the evaluation; it is on record, and a resume samples it.
-                await pool.each("abort", [admission.uid for admission in ledger.in_flight])
-                await io.evaluate(pool, rewards, config.steps)
-                await io.checkpoint(config.steps, learner, rewards, prompts, ledger, loop.requeued)
+                with _stop_on_signal(loop.stop):
+                    await loop.run()
+                if loop.version == config.steps:
+                    # What is in flight would compete with the evaluation; it is on record, and a resume samples it.
+                    await pool.each("abort", [admission.uid for admission in ledger.in_flight])
+                    await io.evaluate(pool, rewards, config.steps)
+                await (await io.checkpoint(loop.version, learner, rewards, prompts, ledger, loop.requeued))
             finally:
                 ledger.finish()
+        if loop.version < config.steps:
+            raise StoppedError(f"stopped after step {loop.version} of {config.steps}; go on with --resume")
     except Exception as exc:
         cause = describe_failure(exc)
+        if isinstance(cause, ActorLostError):
+            raise ActorLostError(f"{cause}; {how_to_go_on(Path(config.out))}") from exc
         if cause is exc:
             raise
         raise cause from exc
     finally:
-        tracker.close()
+        if tracker is not None:
+            tracker.close()
         parts = [part for part in (pool, learner, rewards) if part is not None]
         await asyncio.gather(*(part.close() for part in parts))
+
+
+@contextmanager
+def _stop_on_signal(stop: Callable[[], None]) -> Iterator[None]:
+    """SIGTERM, as preemption sends it, and the first Ctrl-C call `stop`; the second Ctrl-C interrupts the work, as any
+    does outside these steps, and a second SIGTERM ends the process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop, signals = asyncio.get_running_loop(), (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in signals}
+
+    def once(number: signal.Signals) -> None:
+        for each in signals:
+            loop.remove_signal_handler(each)
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
+        logger.warning("%s: the step under way is finished and a checkpoint written; once more to end now", number.name)
+        stop()
+
+    for number in signals:
+        loop.add_signal_handler(number, once, number)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)
 
 
 async def _restore(
@@ -108,16 +203,20 @@ async def _restore(
     pool: RolloutPool,
     learner: LearnerGroup,
     rewards: RewardClient,
-    ledger: Ledger,
-    prompts: OrderedPrompts,
+    prompts: PromptSource,
 ) -> int:
-    """Load a checkpoint into every part; returns the version to go on from."""
+    """Load a checkpoint into every part that writes no files; returns the version to go on from."""
     if found is None:
         return 0
     folder, state = found
-    version = await learner.load(str(folder.absolute()))
-    await pool.each("update_weights", await learner.publish())
-    ledger.load_state_dict(state["ledger"])
+    try:
+        version = await learner.load(str(folder.absolute()))
+    except Exception as exc:
+        cause = describe_failure(exc)
+        if isinstance(cause, TornCheckpointError):
+            raise TornCheckpointError(f"{cause}; {way_back(folder)}") from exc
+        raise
+    await pool.push(await learner.publish())
     prompts.load_state_dict(state["prompts"])
     await rewards.load_state_dict(state["rewards"])
     return version
@@ -137,7 +236,4 @@ async def _make_probe(config: TrainConfig, pool: RolloutPool, learner: LearnerGr
     tasks = [
         PromptTask(i, config.data.train, sample_id, 1, i, sampling, tag="probe") for i, sample_id in enumerate(chosen)
     ]
-    groups = pool.actors[0].make_probe.remote(tasks)
-    for actor in pool.actors[1:]:
-        await actor.set_probe.remote(tasks, groups)
-    return await learner.set_probe(groups)
+    return await learner.set_probe(await pool.make_probe(tasks))

@@ -30,6 +30,10 @@ Plugins = Annotated[
 ]
 Workers = Annotated[int, typer.Option(help="Worker processes; each uses one core.")]
 Timeout = Annotated[float, typer.Option(help="Seconds that one result may take.")]
+Timeouts = Annotated[
+    list[str] | None,
+    typer.Option("--timeout-for", metavar="TYPE=SECONDS", help="Another deadline for an answer type. Repeatable."),
+]
 Memory = Annotated[int, typer.Option(help="Address space of a worker in MiB.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -145,6 +149,7 @@ def score(
     plugins: Plugins = None,
     workers: Workers = 2,
     timeout: Timeout = 1.0,
+    timeouts: Timeouts = None,
     memory: Memory = 2048,
 ) -> None:
     """Grade the completions in a file. Columns that are not named above reach the verifier as its sample."""
@@ -152,7 +157,7 @@ def score(
     from rewards.cli.score import Columns, score_file, show
 
     columns = Columns(completion, answer, answer_type, prompt, as_type, tuple(keep or ()))
-    settings = {"workers": workers, "timeout_s": timeout, "memory_mb": memory}
+    settings = {"workers": workers, "timeout_s": timeout, "memory_mb": memory, "timeouts": parse_timeouts(timeouts)}
     with _made(RewardPool, plugins=parse_plugins(plugins), **settings) as pool:
         show(score_file(pool, file, out, columns))
     print(out)
@@ -168,11 +173,15 @@ def serve(
     plugins: Plugins = None,
     workers: Workers = 2,
     timeout: Timeout = 1.0,
+    timeouts: Timeouts = None,
     memory: Memory = 2048,
     max_batch: Annotated[int, typer.Option(help="Completions in one request.")] = 256,
     max_body_mb: Annotated[float, typer.Option(help="MiB of one request.")] = 16,
     max_queue: Annotated[int, typer.Option(help="Completions waiting; beyond it the answer is 429.")] = 4096,
-    drain: Annotated[float, typer.Option(help="Seconds that requests in flight may take after SIGTERM.")] = 30,
+    drain: Annotated[
+        float | None,
+        typer.Option(help="Seconds that requests in flight may take after SIGTERM [the longest deadline]."),
+    ] = None,
 ) -> None:
     """Serve rewards over HTTP."""
     try:
@@ -189,6 +198,7 @@ def serve(
         token=os.environ.get(token_env) or None,
         workers=workers,
         timeout_s=timeout,
+        timeouts=parse_timeouts(timeouts),
         memory_mb=memory,
         plugins=parse_plugins(plugins),
         max_batch=max_batch,
@@ -211,6 +221,20 @@ def parse_plugins(items: list[str] | None) -> dict[str, str]:
             raise UsageError(f"--plugin {item!r} is not of the form NAME=REFERENCE")
         plugins[name] = absolute(reference)
     return plugins
+
+
+def parse_timeouts(items: list[str] | None) -> dict[str, float]:
+    """`TYPE=SECONDS` texts as a mapping."""
+    timeouts: dict[str, float] = {}
+    for item in items or ():
+        name, sep, seconds = item.partition("=")
+        try:
+            timeouts[name] = float(seconds)
+        except ValueError:
+            raise UsageError(f"--timeout-for {item!r} is not of the form TYPE=SECONDS") from None
+        if not sep or not name:
+            raise UsageError(f"--timeout-for {item!r} is not of the form TYPE=SECONDS")
+    return timeouts
 
 
 def _made(kind: Callable[..., Made], **settings: Any) -> Made:

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from rewards.base import RewardResult
+from rewards.base import RewardResult, UnknownVerifier
 from rewards.cli.app import UsageError
 from rewards.libraries import missing_library
 from rewards.request import Request
@@ -21,6 +21,8 @@ CHUNK = 1024
 
 class Pool(Protocol):
     """What is used of `RewardPool` and `RemotePool`."""
+
+    def check_names(self, names: Iterable[str]) -> None: ...
 
     def score_many(self, requests: Iterable[Request]) -> list[RewardResult]: ...
 
@@ -103,7 +105,7 @@ def score_file(pool: Pool, source: Path, target: Path, columns: Columns) -> Summ
 
 
 def _graded(
-    pool: Pool, rows: Iterator[Mapping[str, Any]], total: int | None, source: Path, columns: Columns
+    pool: Pool, rows: Iterator[Mapping[str, Any]], total: int, source: Path, columns: Columns
 ) -> Iterator[tuple[int, Mapping[str, Any], Request, RewardResult]]:
     """Rows with their results, some at a time, under a progress line."""
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -113,13 +115,27 @@ def _graded(
         task = progress.add_task("", total=total)
         while chunk := list(islice(numbered, CHUNK)):
             requests = [columns.request(row, f"{source}, row {number}") for number, row in chunk]
+            _check_types(pool, requests, [f"{source}, row {number}" for number, _ in chunk])
             for (number, row), request, result in zip(chunk, requests, pool.score_many(requests), strict=True):
                 yield number, row, request, result
             progress.advance(task, len(chunk))
 
 
-def open_rows(path: Path) -> tuple[Iterator[Mapping[str, Any]], int | None]:
-    """Rows of a JSONL or parquet file, and how many there are where that is known.
+def _check_types(pool: Pool, requests: Iterable[Request], places: Iterable[str]) -> None:
+    """Raise `UsageError` with the place of the first request whose answer type the pool can't grade."""
+    seen: set[str] = set()
+    for request, where in zip(requests, places, strict=True):
+        if request.answer_type in seen:
+            continue
+        try:
+            pool.check_names([request.answer_type])
+        except UnknownVerifier as exc:
+            raise UsageError(f"{where}: {exc}; nothing was written") from exc
+        seen.add(request.answer_type)
+
+
+def open_rows(path: Path) -> tuple[Iterator[Mapping[str, Any]], int]:
+    """Rows of a JSONL or parquet file, and how many there are.
 
     Raises:
         UsageError: no such file, or of another kind.
@@ -129,7 +145,7 @@ def open_rows(path: Path) -> tuple[Iterator[Mapping[str, Any]], int | None]:
     if path.suffix == ".parquet":
         return _parquet(path)
     if path.suffix in (".jsonl", ".json"):
-        return _jsonl(path), None
+        return _jsonl(path), _count_lines(path)
     raise UsageError(f"{path} is of no known kind; known: .jsonl, .parquet")
 
 
@@ -146,6 +162,11 @@ def show(summary: Summary) -> None:
         told = "" if mean is None else f"{mean:.3f}"
         table.add_row(answer_type, str(counts.total()), told, *(str(counts[status]) for status in seen))
     _stderr().print(table)
+
+
+def _count_lines(path: Path) -> int:
+    with path.open("rb") as lines:
+        return sum(1 for line in lines if line.strip())
 
 
 def _jsonl(path: Path) -> Iterator[Mapping[str, Any]]:

@@ -34,8 +34,11 @@ class Settings:
     """Address space of a worker, as in a run."""
     calls: int = 1500
     """At most so many calls of the memory check; fewer where a verifier is slow."""
-    hostile_s: float = 120.0
-    """How long all hostile texts together may take."""
+    hostile_s: float | None = None
+    """How long all hostile texts together may take; by default 120 deadlines, and at most 20 minutes."""
+
+    def hostile_limit_s(self) -> float:
+        return min(1200.0, 120.0 * self.timeout_s) if self.hostile_s is None else self.hostile_s
 
 
 @dataclass(slots=True)
@@ -138,7 +141,7 @@ def survives(subject: Subject, name: str) -> Finding:
     control = subject.request(example, example.right[0])
     faults: list[str] = []
     count = 0
-    limit = subject.settings.hostile_s
+    limit = subject.settings.hostile_limit_s()
     start = time.perf_counter()
     with subject.fresh_pool() as pool:
         for label, completion in hostile.completions():
@@ -146,8 +149,6 @@ def survives(subject: Subject, name: str) -> Finding:
             result, after = _grade(pool, [subject.request(example, completion), control])
             if result.status not in ("ok", "no_answer"):
                 faults.append(f"{label}: {_told(result)}")
-            elif result.value is not None and not 0 <= result.value <= 1:
-                faults.append(f"{label}: the value {result.value:g} is not in [0, 1]")
             elif after.value != 1.0:
                 faults.append(f"{label}: after it a right completion is {_told(after)}")
             if time.perf_counter() - start > limit:

@@ -126,6 +126,7 @@ CATALOGUE: dict[str, Callable[[], str]] = {
     # code
     "endless loop": lambda: "```python\nwhile True:\n    pass\n```",
     "exit": lambda: "```python\nimport os\nos._exit(0)\n```",
+    "fork": lambda: "```python\nimport os\nos.fork()\nprint(4)\n```",
     "half the memory": lambda: "```python\nx = [0] * 10**12\n```",
     "attribute tricks": lambda: "().__class__.__base__.__subclasses__()",
     "format string": lambda: "%s%n{0.__class__.__init__.__globals__}",

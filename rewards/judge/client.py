@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import email.utils
 import json
-import os
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -33,15 +32,15 @@ class JudgeError(Exception):
         """Seconds that the server asks to wait; 0 where it does not say."""
 
 
-def api_key(config: JudgeConfig) -> str | None:
-    """The key from the environment.
+def api_key(config: JudgeConfig, environ: Mapping[str, str]) -> str | None:
+    """The key from the environment; None for an endpoint without one.
 
     Raises:
         SettingsError: the variable that the settings name is not set.
     """
     if config.api_key_env is None:
         return None
-    key = os.environ.get(config.api_key_env, "").strip()
+    key = environ.get(config.api_key_env, "").strip()
     if not key:
         raise SettingsError(
             f"the judge's key is read from the environment variable {config.api_key_env}, which is not set; "
@@ -57,7 +56,7 @@ class ChatClient:
         SettingsError: the API key is missing, or httpx is not installed.
     """
 
-    def __init__(self, config: JudgeConfig) -> None:
+    def __init__(self, config: JudgeConfig, environ: Mapping[str, str]) -> None:
         try:
             import httpx
         except ModuleNotFoundError as exc:
@@ -65,7 +64,7 @@ class ChatClient:
 
         self._httpx = httpx
         self._config = config
-        self._key = api_key(config)
+        self._key = api_key(config, environ)
         headers = {} if self._key is None else {"Authorization": f"Bearer {self._key}"}
         limits = httpx.Limits(max_connections=config.concurrency, max_keepalive_connections=config.concurrency)
         self._client = httpx.AsyncClient(headers=headers, timeout=config.request_timeout_s, limits=limits)
@@ -76,9 +75,16 @@ class ChatClient:
         Raises:
             JudgeError: refused, late, or a reply that is no completed chat completion.
         """
-        body = self._body(messages, schema, seed)
+        return _content(await self.post(self._body(messages, schema, seed)))
+
+    async def post(self, body: Mapping[str, Any]) -> bytes:
+        """What the server answers to a request body with status 200.
+
+        Raises:
+            JudgeError: refused or late.
+        """
         try:
-            async with self._client.stream("POST", f"{self._config.url}/chat/completions", json=body) as response:
+            async with self._client.stream("POST", f"{self._config.url}/chat/completions", json=dict(body)) as response:
                 data = await self._read(response)
                 status, headers = response.status_code, response.headers
         except self._httpx.TimeoutException as exc:
@@ -92,7 +98,7 @@ class ChatClient:
                 retry=status in RETRIED or status >= 500,
                 after_s=retry_after(headers.get("retry-after"), time.time()),
             )
-        return _content(data)
+        return data
 
     async def close(self) -> None:
         await self._client.aclose()

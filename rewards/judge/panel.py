@@ -6,7 +6,7 @@ import asyncio
 import random
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rewards.judge.cache import VerdictCache, digest_of
 from rewards.judge.client import ChatClient, JudgeError
@@ -22,9 +22,9 @@ FORMAT_VERSION = 1
 class Panel:
     """Puts questions to one judge. Lives in one event loop; deadlines are its loop's times."""
 
-    def __init__(self, config: JudgeConfig) -> None:
+    def __init__(self, config: JudgeConfig, environ: Mapping[str, str]) -> None:
         self._config = config
-        self._client = ChatClient(config)
+        self._client = ChatClient(config, environ)
         self._cache = VerdictCache(config.cache)
         self._gate = Gate(config.concurrency, config.requests_per_minute)
         self._running: dict[bytes, asyncio.Task[int | str]] = {}

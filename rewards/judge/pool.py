@@ -18,14 +18,15 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from rewards.base import RewardResult, UnknownVerifier, failed
-from rewards.extract import is_well_formed
+from rewards.extract import is_well_formed, with_opened_reasoning
 from rewards.judge.caption_qa import grade_caption
 from rewards.judge.client import JudgeError
 from rewards.judge.grade import grade_answer
 from rewards.judge.panel import Panel
 from rewards.judge.settings import JudgeConfig
+from rewards.names import unknown_name
 from rewards.request import Request
-from rewards.settings import SettingsError, load_settings, unknown_name
+from rewards.settings import SettingsError, load_settings
 
 T = TypeVar("T")
 Grader = Callable[[Panel, JudgeConfig, Request, float], Awaitable[RewardResult]]
@@ -43,12 +44,17 @@ class JudgePool:
     Every request ends by `config.deadline_s` after its call. A judge that gave no verdict is `error`, or `timeout`
     where the time was up; it has no value, and never the value 0.
 
+    Args:
+        config: which endpoint and model, and within which limits.
+        environ: where the API key is looked up; by default the environment of this process.
+
     Raises:
         SettingsError: the API key is missing, the cache can't be opened, httpx is not installed.
     """
 
-    def __init__(self, config: JudgeConfig) -> None:
+    def __init__(self, config: JudgeConfig, environ: Mapping[str, str] | None = None) -> None:
         self.config = config
+        self._environ = os.environ if environ is None else environ
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="judge")
         self._lock = threading.Lock()
@@ -131,9 +137,7 @@ class JudgePool:
         return list(await asyncio.gather(*(self._grade(request, deadline) for request in batch)))
 
     async def _grade(self, request: Request, deadline: float) -> RewardResult:
-        if request.prompt is not None and request.prompt.rstrip().endswith("<think>"):
-            # As in `rewards.score`: the chat template opened the reasoning.
-            request = replace(request, completion="<think>" + request.completion)
+        request = replace(request, completion=with_opened_reasoning(request.completion, request.prompt))
         try:
             result = await GRADERS[request.answer_type](self._panel, self.config, request, deadline)
         except JudgeError as exc:
@@ -154,7 +158,7 @@ class JudgePool:
             return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     async def _open(self) -> Panel:
-        return Panel(self.config)
+        return Panel(self.config, self._environ)
 
     async def _shut(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}

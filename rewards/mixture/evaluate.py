@@ -8,7 +8,7 @@ each judge, and the same code serves blocking and asynchronous callers.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from rewards.base import RewardResult, Status, failed
@@ -43,12 +43,27 @@ class Sheet:
     """What is known of one completion: the request, and the values of its parts so far."""
 
     request: Request
-    default_judge: str | None
-    parts: dict[str, float]
+    judged: Mapping[str, str]
+    """The lane of each judged answer type that something can grade."""
+    parts: dict[str, float] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)
+    """Parts that were asked for and have no value."""
     no_answer: bool = False
+
+    def outcome(self, part: str | None, raw: float) -> float | None:
+        """How right the completion is by a part, or by the whole; 0 where the recipe did not come to the part."""
+        if part is None:
+            return raw
+        return None if part in self.failed else self.parts.get(part, 0.0)
 
 
 Step = Generator[list[Call], list[RewardResult], Outcome]
+
+
+def without_recipe(reason: str) -> Step:
+    """The step of a completion that nothing says how to grade."""
+    return Outcome(None, "error", reason)
+    yield  # what makes this a generator
 
 
 def evaluate(node: Any, sheet: Sheet) -> Step:
@@ -139,16 +154,18 @@ def _part(part: Any, sheet: Sheet) -> Step:
     if isinstance(part, LengthPart):
         result = _length(part, sheet.request)
     else:
-        call = call_of(part, sheet.request, sheet.default_judge)
+        call = call_of(part, sheet.request, sheet.judged)
         (result,) = [call] if isinstance(call, RewardResult) else (yield [call])
     sheet.no_answer = sheet.no_answer or result.status == "no_answer"
     value = result.value
     if value is not None and isinstance(part, VerifierPart) and part.read is not None:
         if part.read not in result.components:
             known = ", ".join(sorted(result.components)) or "none"
+            sheet.failed.add(part.name)
             return Outcome(None, "error", f"{part.name}: no component {part.read!r}; the verifier gave {known}")
         value = result.components[part.read]
     if value is None:
+        sheet.failed.add(part.name)
         return Outcome(None, result.status, f"{part.name}: {result.detail}")
     if part.range is not None:
         low, high = part.range
@@ -157,8 +174,12 @@ def _part(part: Any, sheet: Sheet) -> Step:
     return Outcome(value, "ok", f"{part.name}: {result.detail}" if result.detail else "")
 
 
-def call_of(part: VerifierPart | JudgePart, request: Request, default_judge: str | None) -> Call | RewardResult:
-    """What a part asks of which lane; a failure where there is no judge to ask."""
+def call_of(part: VerifierPart | JudgePart, request: Request, judged: Mapping[str, str]) -> Call | RewardResult:
+    """What a part asks of which lane; a failure where there is no judge to ask.
+
+    Args:
+        judged: the lane of each judged answer type that something can grade.
+    """
     if isinstance(part, JudgePart):
         answer: str | Sequence[str] = request.answer if part.use_reference else ""
         sample = dict(request.sample or {})
@@ -170,9 +191,9 @@ def call_of(part: VerifierPart | JudgePart, request: Request, default_judge: str
     request = replace(request, answer_type=answer_type, sample=merged)
     if answer_type not in JUDGED:
         return Call(POOL, request)
-    if default_judge is None:
+    if answer_type not in judged:
         return failed("error", f"answer type {answer_type!r} needs a judge, and the mixture has none called default")
-    return Call(default_judge, request)
+    return Call(judged[answer_type], request)
 
 
 def _length(part: LengthPart, request: Request) -> RewardResult:

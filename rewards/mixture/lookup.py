@@ -5,17 +5,15 @@ from __future__ import annotations
 import fnmatch
 import functools
 import re
+from collections.abc import Iterable
 
 from rewards.mixture.settings import MixtureConfig, Recipe
-from rewards.settings import unknown_name
+from rewards.settings import SettingsError, unknown_name
 
 _MAGIC = re.compile(r"[*?\[]")
 MEMORY = 65_536
 """Task names whose recipe is remembered; any number may be looked up."""
-
-
-class UnknownTask(ValueError):
-    """A task that neither a name, nor a pattern, nor a default of the mixture covers."""
+SHOWN_TASKS = 10
 
 
 class RecipeBook:
@@ -34,14 +32,27 @@ class RecipeBook:
         self._default = None if config.default is None else resolved(config.default)
         self._names = list(config.tasks)
         self.recipe = functools.lru_cache(MEMORY)(self._find)
-        """The recipe of a task; raises `UnknownTask`."""
+        """The recipe of a task; None where neither a name, nor a pattern, nor a default covers it."""
+        self.remedy = functools.lru_cache(MEMORY)(self._remedy)
+        """Why a task has no recipe, and what to set."""
 
-    def _find(self, task: str) -> Recipe:
+    def check(self, tasks: Iterable[str]) -> None:
+        """Raise `SettingsError` where some of these tasks have no recipe; the message names them and what to set."""
+        without = sorted(task for task in set(tasks) if self.recipe(task) is None)
+        if without:
+            shown = ", ".join(map(repr, without[:SHOWN_TASKS]))
+            more = f" and {len(without) - SHOWN_TASKS} more" if len(without) > SHOWN_TASKS else ""
+            raise SettingsError(
+                f"the mixture has no recipe for {len(without)} of the tasks: {shown}{more}. {self.remedy(without[0])}"
+            )
+
+    def _find(self, task: str) -> Recipe | None:
         if task in self._exact:
             return self._exact[task]
         for pattern, recipe in self._patterns:
             if pattern.match(task):
                 return recipe
-        if self._default is None:
-            raise UnknownTask(f"{unknown_name('task', task, self._names)} Name it or a pattern, or set default")
         return self._default
+
+    def _remedy(self, task: str) -> str:
+        return f"{unknown_name('task', task, self._names)} Name it or a pattern in `tasks`, or set `default`"

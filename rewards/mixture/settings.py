@@ -10,6 +10,7 @@ A recipe is a tree. Its leaves are parts that give a value; its inner nodes comp
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
@@ -21,6 +22,8 @@ from rewards.settings import Settings, tag, unknown_name
 
 AUTO = "auto"
 """The verifier of the row's own answer type."""
+COMPUTED = {"raw": "the value before it is normalised", "outcome": "how right the completion is, see `Recipe.outcome`"}
+"""Components that a mixture adds to those of the parts."""
 
 
 class NodeBase(Settings):
@@ -190,6 +193,19 @@ class Recipe(Settings):
 
     reward: Node
     normalise: Normalise | None = None
+    outcome: str | None = None
+    """The part that says how right a completion is, whatever else is rewarded: a trainer's accuracies and filters read
+    it. Null takes the part with `verifier: auto`, if there is just one and no chain holds it, else the value before it
+    is normalised."""
+
+    @functools.cached_property
+    def outcome_part(self) -> str | None:
+        """Name of the part that is the outcome; None where the whole is."""
+        if self.outcome is not None:
+            return self.outcome
+        autos = [part for part in parts_of(self.reward) if isinstance(part, VerifierPart) and part.verifier == AUTO]
+        chained = {part.name for chain in _chains(self.reward) for part in parts_of(chain)}
+        return autos[0].name if len(autos) == 1 and autos[0].name not in chained else None
 
     @model_validator(mode="after")
     def _names_its_parts_apart(self) -> Recipe:
@@ -197,8 +213,11 @@ class Recipe(Settings):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"part name {', '.join(twice)} is given twice; one would hide the other in the components")
-        if "raw" in names:
-            raise ValueError("no part may be called raw; that component is the value before it is normalised")
+        for name, meaning in COMPUTED.items():
+            if name in names:
+                raise ValueError(f"no part may be called {name}; that component is {meaning}")
+        if self.outcome is not None and self.outcome not in names:
+            raise ValueError(f"outcome: {unknown_name('part', self.outcome, names)}")
         return self
 
 
@@ -222,7 +241,7 @@ class MixtureConfig(Settings):
     """Task name, or pattern with `*`, `?` and `[...]`, to a recipe or a recipe's name. An exact name counts before
     every pattern; of the patterns the first in the file that matches."""
     default: Choice | None = None
-    """For tasks that nothing else matches; null makes those an error."""
+    """For tasks that nothing else matches; null makes their rows failures, which a run refuses before it starts."""
 
     @model_validator(mode="after")
     def _names_are_known(self) -> MixtureConfig:
@@ -262,17 +281,26 @@ class MixtureConfig(Settings):
 
 def parts_of(node: Any) -> Iterator[Any]:
     """The leaves of a recipe's tree, in order."""
-    if isinstance(node, Weighted):
-        inner = node.weighted
-    elif isinstance(node, Gate):
-        inner = [node.gate, node.then]
-    elif isinstance(node, Chain):
-        inner = node.chain
-    else:
+    inner = _inner(node)
+    if not inner:
         yield node
-        return
     for child in inner:
         yield from parts_of(child)
+
+
+def _chains(node: Any) -> Iterator[Chain]:
+    if isinstance(node, Chain):
+        yield node
+    for child in _inner(node):
+        yield from _chains(child)
+
+
+def _inner(node: Any) -> list[Any]:
+    if isinstance(node, Weighted):
+        return node.weighted
+    if isinstance(node, Gate):
+        return [node.gate, node.then]
+    return node.chain if isinstance(node, Chain) else []
 
 
 for _model in (Weighted, Gate, Chain, Recipe, MixtureConfig):

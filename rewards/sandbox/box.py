@@ -12,6 +12,7 @@ import functools
 import os
 import resource
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -279,7 +280,10 @@ class _scratch_folder:
 
     def __exit__(self, *_: object) -> None:
         if self._job["mode"] == "none":
-            shutil.rmtree(self._job["scratch"], ignore_errors=True)
+            try:
+                shutil.rmtree(self._job["scratch"], ignore_errors=True)
+            except RecursionError:  # folders inside each other, more than Python can follow
+                subprocess.run(["rm", "-rf", "--", self._job["scratch"]], stderr=subprocess.DEVNULL, check=False)
 
 
 def _out_of_memory(report: Report) -> Report:

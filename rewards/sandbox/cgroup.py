@@ -11,6 +11,7 @@ from pathlib import Path
 from rewards.sandbox.records import Limits, SandboxUnavailable
 
 _LAUNCHER_MB = 64
+_NEEDED = ("cgroup.procs", "memory.max", "pids.max")
 
 
 @contextlib.contextmanager
@@ -31,6 +32,9 @@ def child(parent: str | None, limits: Limits) -> Iterator[Path | None]:
     }
     try:
         group.mkdir()
+        missing = [name for name in _NEEDED if not (group / name).exists()]
+        if missing:  # an ordinary folder, or one without the controllers: a limit written there would bound nothing
+            raise FileNotFoundError(f"the kernel made no {' and no '.join(missing)} in {group}")
         for name, value in values.items():
             if name != "memory.swap.max" or (group / name).exists():  # not there on a kernel without swap
                 (group / name).write_text(str(value))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+
+from rewards.sandbox.view import interpreter
 
 _SETTINGS = {
     "/proc/sys/kernel/unprivileged_userns_clone": ("0", "sysctl kernel.unprivileged_userns_clone=1"),
@@ -70,6 +73,12 @@ def _probe() -> Capabilities:
     return Capabilities(False, f"Python does not run inside: exit code {first.exit_code} {first.ended_by}, {said!r}")
 
 
+def _closed_folder(path: str) -> Path | None:
+    """The outermost folder above a file that others may not enter."""
+    folders = reversed(Path(path).parents)
+    return next((folder for folder in folders if not folder.stat().st_mode & stat.S_IXOTH), None)
+
+
 def _hints() -> tuple[str, ...]:
     found = []
     for path, (bad, advice) in _SETTINGS.items():
@@ -83,4 +92,12 @@ def _hints() -> tuple[str, ...]:
             "start the container with --cap-add SYS_ADMIN --security-opt seccomp=unconfined "
             "--security-opt apparmor=unconfined"
         )
+    if "KUBERNETES_SERVICE_HOST" in os.environ:
+        found.append(
+            "give the pod's container securityContext: {capabilities: {add: [SYS_ADMIN]}, "
+            "seccompProfile: {type: Unconfined}, appArmorProfile: {type: Unconfined}}"
+        )
+    closed = _closed_folder(interpreter()) if os.geteuid() == 0 else None
+    if closed is not None:
+        found.append(f"install Python where every user may read it: {closed} is open to root alone")
     return tuple(found) or ("allow unprivileged user namespaces (Linux 5.12 or later), or run as root",)

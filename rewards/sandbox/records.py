@@ -38,7 +38,7 @@ class Limits:
     file_mb: int = 16
     """Size of one file in MiB."""
     scratch_mb: int = 64
-    """Size of the scratch folder in MiB; it is held in memory."""
+    """Size of the scratch folder in MiB; it is held in memory. Not bounded with isolation `none`."""
     output_kb: int = 256
     """What is kept of stdout and of stderr, each, in KiB; a command that writes more is killed."""
     open_files: int = 128

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 import rewards
 from rewards.base import RewardResult, UnknownVerifier
+from rewards.limits import deadlines
 from rewards.listing import listing
 from rewards.service.gate import Gate, error_body, refusal_headers
 from rewards.service.load import Load, Refused
@@ -98,10 +99,12 @@ def create_app(settings: ServiceSettings, pool: Pool, load: Load) -> Gate:
 
 
 def _info(settings: ServiceSettings) -> VerifiersResponse:
+    listed = listing(settings.plugins)
+    seconds = deadlines(settings.timeout_s, settings.timeouts, [item.name for item in listed])
     return VerifiersResponse(
         verifiers=[
-            VerifierInfo(name=item.name, origin=item.origin, missing=list(item.missing))
-            for item in listing(settings.plugins)
+            VerifierInfo(name=item.name, origin=item.origin, missing=list(item.missing), timeout_s=seconds[item.name])
+            for item in listed
         ],
         limits=Limits(max_batch=settings.max_batch, max_body_bytes=settings.max_body_bytes),
     )

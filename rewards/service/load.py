@@ -46,7 +46,7 @@ class Load:
     def drain(self) -> None:
         """Take no more work. The second call changes nothing."""
         if self._drain_until is None:
-            self._drain_until = self._clock() + self._settings.drain_s
+            self._drain_until = self._clock() + self._settings.drain_limit_s
 
     def drained(self) -> bool:
         """True once draining has begun and nothing is left, or the time for it is over."""

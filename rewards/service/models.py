@@ -48,6 +48,7 @@ class VerifierInfo(_Body):
     name: str
     origin: str = Field(description="built in, given, or the package that installed it.")
     missing: list[str] = Field(description="Libraries it needs that are not installed here; empty if it can be used.")
+    timeout_s: float = Field(description="Seconds that one result may take.")
 
 
 class Limits(_Body):

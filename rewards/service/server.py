@@ -24,7 +24,8 @@ def serve(settings: ServiceSettings) -> None:
         PluginError, UnknownVerifier: as `RewardPool`.
         SystemExit: the address can't be bound.
     """
-    with RewardPool(settings.workers, settings.timeout_s, settings.memory_mb, plugins=settings.plugins) as pool:
+    sizes = settings.workers, settings.timeout_s, settings.memory_mb
+    with RewardPool(*sizes, timeouts=settings.timeouts, plugins=settings.plugins) as pool:
         load = Load(settings)
         config = uvicorn.Config(
             create_app(settings, pool, load),

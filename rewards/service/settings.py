@@ -6,7 +6,11 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from rewards.limits import LARGE, SLOW, check_memory, check_settings
+
 MIN_TOKEN_CHARS = 16
+DRAIN_MARGIN_S = 5.0
+"""For killing a worker that is late, and for sending the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,8 @@ class ServiceSettings:
     workers: int = 2
     timeout_s: float = 1.0
     """Deadline of one result."""
+    timeouts: Mapping[str, float] = field(default_factory=dict)
+    """Other deadlines for some answer types, over those of `rewards.limits.SLOW`."""
     memory_mb: int = 2048
     plugins: Mapping[str, str] = field(default_factory=dict)
     """Further verifiers, answer type -> reference; who calls the service can't add any."""
@@ -36,12 +42,16 @@ class ServiceSettings:
     """Completions admitted and not yet answered; beyond it requests are refused with 429."""
     body_timeout_s: float = 30.0
     """How long a client may take to send its body."""
-    drain_s: float = 30.0
-    """How long requests in flight may take to finish after SIGTERM."""
+    drain_s: float | None = None
+    """How long requests in flight may take to finish after SIGTERM; None: as long as the slowest result may."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 65536:
             raise ValueError(f"port is {self.port}; it must be from 0 to 65535")
+        check_settings(self.workers, self.timeout_s, self.timeouts, self.memory_mb)
+        check_memory(LARGE, self.memory_mb, self.plugins)
+        if self.drain_s is not None and self.drain_s < 0:
+            raise ValueError(f"drain_s is {self.drain_s}; set seconds, 0 to wait for nothing, or None")
         for name in ("max_batch", "max_body_bytes", "max_queue", "max_held_bytes", "body_timeout_s"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
@@ -60,6 +70,13 @@ class ServiceSettings:
                 f"{self.host!r} can be reached from other machines, and there is no token: anyone could have verifiers "
                 "run on this one. Set a token (environment variable REWARDS_TOKEN), or listen on 127.0.0.1"
             )
+
+    @property
+    def drain_limit_s(self) -> float:
+        """`drain_s`, or what the slowest result that may be in flight can take."""
+        if self.drain_s is not None:
+            return self.drain_s
+        return max(self.timeout_s, *{**SLOW, **self.timeouts}.values()) + DRAIN_MARGIN_S
 
 
 def is_loopback(host: str) -> bool:

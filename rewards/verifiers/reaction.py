@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rewards import esmiles
 from rewards.base import Example, RewardResult, failed, graded, shorten
 from rewards.extract import on_final_answer
 from rewards.molecules import Reaction, canonical, read_reaction
+from rewards.molecules import warm_up as warm_up
 
 AGENT_RULES = ("compare", "ignore", "merge")
 
@@ -90,8 +90,3 @@ def _canonical_roles(reaction: Reaction | None, rule: str) -> dict[str, str] | N
 
 
 verify = on_final_answer(grade)
-
-
-def warm_up() -> None:
-    """Load RDKit."""
-    esmiles.key("C")

@@ -14,7 +14,7 @@ from typing import Any
 from rewards.base import Example, RewardResult, failed, graded, shorten
 from rewards.extract import on_final_answer
 from rewards.gym_entry import COLUMN, GymEntry, loads
-from rewards.settings import unknown_name
+from rewards.names import unknown_name
 from rewards.text import folded
 
 MAX_CHARS = 20_000

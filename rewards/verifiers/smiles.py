@@ -14,6 +14,7 @@ from rewards import esmiles
 from rewards.base import Example, RewardResult, failed, graded, shorten
 from rewards.extract import on_final_answer
 from rewards.molecules import plain_smiles
+from rewards.molecules import warm_up as warm_up
 
 EXAMPLES = (
     Example(
@@ -70,8 +71,3 @@ def grade(prediction: str, answer: str, sample: Mapping[str, Any]) -> RewardResu
 
 
 verify = on_final_answer(grade)
-
-
-def warm_up() -> None:
-    """Load RDKit."""
-    esmiles.key("C")

@@ -12,22 +12,34 @@ _SAME = 1e-9
 EQUAL_REWARDS = ("all_right", "all_wrong", "zero_variance")
 
 
-def filter_reason(rewards: Sequence[float | None], min_valid: int) -> str | None:
+def filter_reason(
+    rewards: Sequence[float | None],
+    min_valid: int,
+    outcomes: Sequence[float | None] | None = None,
+    *,
+    drop_equal_outcomes: bool = False,
+) -> str | None:
     """Why a group teaches nothing, or None when it does.
 
-    Reasons: `too_few_rewards` (graders failed), `all_right` and `all_wrong` (every advantage would be zero),
-    `zero_variance` (equal rewards in between).
+    Reasons: `too_few_rewards` (graders failed); where rewards are equal, so that every advantage would be zero,
+    `all_right` and `all_wrong` by the outcomes, else `zero_variance`.
+
+    Args:
+        outcomes: how right each completion is; by default its reward.
+        drop_equal_outcomes: `all_right` and `all_wrong` also where rewards differ.
     """
     values = [reward for reward in rewards if reward is not None]
     if len(values) < min_valid:
         return "too_few_rewards"
-    if max(values) - min(values) > _SAME:
-        return None
-    if values[0] >= 1.0 - _SAME:
-        return "all_right"
-    if values[0] <= _SAME:
-        return "all_wrong"
-    return "zero_variance"
+    pairs = zip(rewards, rewards if outcomes is None else outcomes, strict=True)
+    known = [outcome for reward, outcome in pairs if reward is not None and outcome is not None]
+    equal = max(values) - min(values) <= _SAME
+    if known and (equal or drop_equal_outcomes):
+        if min(known) >= 1.0 - _SAME:
+            return "all_right"
+        if max(known) <= _SAME:
+            return "all_wrong"
+    return "zero_variance" if equal else None
 
 
 def soft_overlong(length: int, max_tokens: int, config: OverlongConfig) -> float:
@@ -59,6 +71,7 @@ def screen(
     config: FilterConfig,
     min_valid: int,
     max_tokens: int,
+    outcomes: Sequence[float | None] | None = None,
 ) -> Screened:
     """Filter one group.
 
@@ -72,12 +85,13 @@ def screen(
         defects: `garbled`, `repeating` or None; may be empty when no check looks at text.
         min_valid: fewest rewards of a group to train on.
         max_tokens: the sampling limit that `overlong` is measured from.
+        outcomes: how right each completion is; by default its reward.
     """
     found = _reasons(finish_reasons, defects, config)
     completions = Counter(reason for reason in found if reason is not None)
     masked = [reason is not None and getattr(config, reason) == "mask" for reason in found]
     kept = [None if out else reward for reward, out in zip(rewards, masked, strict=True)]
-    reason = _group_reason(rewards, kept, found, config, min_valid)
+    reason = _group_reason(rewards, kept, outcomes, found, config, min_valid)
     if config.overlong is not None:
         penalties = [soft_overlong(length, max_tokens, config.overlong) for length in lengths]
         completions["overlong"] = sum(penalty < 0 for penalty in penalties)
@@ -97,14 +111,18 @@ def _reasons(finish_reasons: Sequence[str], defects: Sequence[str | None], confi
 def _group_reason(
     rewards: Sequence[float | None],
     kept: Sequence[float | None],
+    outcomes: Sequence[float | None] | None,
     found: Sequence[str | None],
     config: FilterConfig,
     min_valid: int,
 ) -> str | None:
     if filter_reason(rewards, min_valid) == "too_few_rewards":
         return "too_few_rewards"
-    reason = filter_reason(kept, min_valid)
+    by_outcome = config.equal_outcomes == "drop"
+    reason = filter_reason(kept, min_valid, outcomes, drop_equal_outcomes=by_outcome)
     if reason == "too_few_rewards":  # enough before masking: name what masked most of them
         masking = Counter(name for name in found if name and getattr(config, name) == "mask")
         return masking.most_common(1)[0][0]
+    if by_outcome and reason in ("all_right", "all_wrong"):
+        return reason
     return None if reason in EQUAL_REWARDS and config.equal_rewards == "keep" else reason

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rl.batch.packing import CostModel
 from rl.records import ScoredGroup
 
 
@@ -29,23 +30,30 @@ class UpdateShare:
 
 
 def plan_updates(
-    groups: Sequence[ScoredGroup], advantages: Sequence[Sequence[float | None]], ranks: int, updates: int
+    groups: Sequence[ScoredGroup],
+    advantages: Sequence[Sequence[float | None]],
+    ranks: int,
+    updates: int,
+    cost: CostModel | None = None,
 ) -> list[list[UpdateShare]]:
-    """Shares as `[rank][update]`: groups cut into `updates` in order, each spread over ranks by tokens.
+    """Shares as `[rank][update]`: groups cut into `updates` in order, each spread over ranks by `cost`, else by tokens.
 
-    The longest groups are placed first, each on the rank with the fewest tokens so far.
+    The costliest groups are placed first, each on the rank with the least work so far. A group stays whole: its
+    completions share prompt and images.
     """
+    cost = cost or CostModel()
     assert len(groups) == len(advantages) and len(groups) % updates == 0
     size = len(groups) // updates
     shares: list[list[UpdateShare]] = [[] for _ in range(ranks)]
     for start in range(0, len(groups), size):
         members = range(start, start + size)
         sequences = sum(value is not None for i in members for value in advantages[i])
-        loads = [0] * ranks
+        costs = {i: _cost(groups[i], advantages[i], cost) for i in members}
+        loads = [0.0] * ranks
         placed: list[list[int]] = [[] for _ in range(ranks)]
-        for i in sorted(members, key=lambda i: (-_tokens(groups[i]), i)):
+        for i in sorted(members, key=lambda i: (-costs[i], i)):
             rank = loads.index(min(loads))
-            loads[rank] += _tokens(groups[i])
+            loads[rank] += costs[i]
             placed[rank].append(i)
         for rank in range(ranks):
             chosen = tuple(GroupShare(groups[i].payload, tuple(advantages[i])) for i in sorted(placed[rank]))
@@ -53,6 +61,9 @@ def plan_updates(
     return shares
 
 
-def _tokens(group: ScoredGroup) -> int:
+def _cost(group: ScoredGroup, advantages: Sequence[float | None], cost: CostModel) -> float:
+    """Of the completions that are trained, and of the images once."""
     meta = group.meta
-    return sum(meta.lengths) + meta.prompt_length * len(meta.lengths)
+    pairs = zip(meta.lengths, advantages, strict=True)
+    sequences = sum(cost.of_tokens(meta.prompt_length + length) for length, value in pairs if value is not None)
+    return sequences + sum(map(cost.of_image, meta.image_patches))

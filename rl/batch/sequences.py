@@ -1,7 +1,7 @@
-"""Token sequences ready for training, and the padded micro-batches made of them.
+"""Token sequences ready for training, and the micro-batches made of them: packed into one row, or padded to several.
 
-A micro-batch addresses its trained tokens by flat row indices, so losses see one flat `[N]` axis of tokens and never
-the padding. (A packed layout fits the same record: only the way rows are counted changes.)
+A micro-batch addresses its trained tokens by flat row indices, so losses see one flat `[N]` axis of tokens and know
+neither padding nor packing.
 """
 
 from __future__ import annotations
@@ -56,57 +56,97 @@ class PixelBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class Segments:
+    """Where the `S` sequences of a packed row lie. Example: lengths 3 and 2 have the bounds 0, 3, 5."""
+
+    lengths: tuple[int, ...]
+    """On the host, so that no device has to be waited for."""
+    bounds: torch.Tensor
+    """int32 [S + 1]"""
+
+    def to(self, device: torch.device) -> Segments:
+        return replace(self, bounds=self.bounds.to(device))
+
+
+@dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """`B` sequences padded on the right to `T`; `N` trained tokens in sample order."""
+    """`S` sequences with `N` trained tokens in sample order.
+
+    Packed, they are one row (B = 1) of exactly their tokens; else each has a row (B = S), padded on the right to `T`.
+    """
 
     input_ids: torch.Tensor
     """int64 [B, T]"""
-    attention_mask: torch.Tensor
-    """int64 [B, T]"""
     position_ids: torch.Tensor
     """int64 [3, B, T]"""
+    segments: Segments | None
+    """None for padded rows."""
+    tokens: int
+    """Tokens without padding."""
     rows: torch.Tensor
     """int64 [N]: flat index into B*T of the position whose output predicts each trained token."""
     targets: torch.Tensor
     """int64 [N]: the trained tokens."""
     sequence: torch.Tensor
-    """int64 [N]: which of the B sequences each trained token belongs to."""
+    """int64 [N]: which of the S sequences each trained token belongs to."""
     pixels: PixelBatch | None
     index: tuple[int, ...]
-    """Position of each of the B sequences in the list that the batch was made from."""
+    """Position of each of the S sequences in the list that the batch was made from."""
 
     def to(self, device: torch.device) -> MicroBatch:
-        names = ("input_ids", "attention_mask", "position_ids", "rows", "targets", "sequence")
+        names = ("input_ids", "position_ids", "rows", "targets", "sequence")
         moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
-        return replace(self, **moved, pixels=self.pixels.to(device) if self.pixels else None)
+        pixels = self.pixels.to(device) if self.pixels else None
+        return replace(self, **moved, segments=self.segments.to(device) if self.segments else None, pixels=pixels)
 
 
 def collate(
     samples: Sequence[TrainingSample], index: Sequence[int], pad_id: int, images: ImageTable | None
 ) -> MicroBatch:
-    """Pad `samples[i] for i in index` into one micro-batch."""
+    """Pad `samples[i] for i in index` into one micro-batch, a row for each."""
     chosen = [samples[i] for i in index]
     width = max(sample.length for sample in chosen)
     input_ids = np.full((len(chosen), width), pad_id, dtype=np.int64)
-    mask = np.zeros((len(chosen), width), dtype=np.int64)
     positions = np.zeros((3, len(chosen), width), dtype=np.int64)
-    rows, sequence = [], []
     for b, sample in enumerate(chosen):
         input_ids[b, : sample.length] = sample.input_ids
-        mask[b, : sample.length] = 1
         positions[:, b, : sample.length] = sample.position_ids
-        trained = np.flatnonzero(sample.trained) + sample.prompt_length
-        rows.append(b * width + trained - 1)
-        sequence.append(np.full(len(trained), b, dtype=np.int64))
-    flat_rows = np.concatenate(rows)
+    starts = [b * width for b in range(len(chosen))]
+    return _micro_batch(input_ids, positions, starts, None, chosen, index, images)
+
+
+def concatenate(samples: Sequence[TrainingSample], index: Sequence[int], images: ImageTable | None) -> MicroBatch:
+    """Pack `samples[i] for i in index` into one row."""
+    chosen = [samples[i] for i in index]
+    lengths = tuple(sample.length for sample in chosen)
+    bounds = np.concatenate([[0], np.cumsum(lengths)])
+    input_ids = np.concatenate([sample.input_ids for sample in chosen])[None]
+    positions = np.concatenate([sample.position_ids for sample in chosen], axis=1)[:, None]
+    segments = Segments(lengths, torch.from_numpy(bounds.astype(np.int32)))
+    return _micro_batch(input_ids, positions, bounds[:-1].tolist(), segments, chosen, index, images)
+
+
+def _micro_batch(
+    input_ids: np.ndarray,
+    positions: np.ndarray,
+    starts: Sequence[int],
+    segments: Segments | None,
+    chosen: Sequence[TrainingSample],
+    index: Sequence[int],
+    images: ImageTable | None,
+) -> MicroBatch:
+    """`starts`: flat index of the first token of each sequence."""
+    trained = [np.flatnonzero(sample.trained) + sample.prompt_length for sample in chosen]
+    rows = np.concatenate([start + where - 1 for start, where in zip(starts, trained, strict=True)])
     keys = [key for sample in chosen for key in sample.image_keys]
     return MicroBatch(
         input_ids=torch.from_numpy(input_ids),
-        attention_mask=torch.from_numpy(mask),
         position_ids=torch.from_numpy(positions),
-        rows=torch.from_numpy(flat_rows),
-        targets=torch.from_numpy(input_ids.reshape(-1)[flat_rows + 1]),
-        sequence=torch.from_numpy(np.concatenate(sequence)),
+        segments=segments,
+        tokens=sum(sample.length for sample in chosen),
+        rows=torch.from_numpy(rows),
+        targets=torch.from_numpy(input_ids.reshape(-1)[rows + 1]),
+        sequence=torch.from_numpy(np.repeat(np.arange(len(chosen)), [len(where) for where in trained])),
         pixels=images.batch(keys) if images is not None and keys else None,
         index=tuple(index),
     )
@@ -127,6 +167,9 @@ class ImageTable:
 
     def grid(self, key: str) -> torch.Tensor:
         return self._pixels[key][1]
+
+    def patches(self, key: str) -> int:
+        return len(self._pixels[key][0])
 
     def batch(self, keys: Sequence[str]) -> PixelBatch:
         order = {key: i for i, key in enumerate(dict.fromkeys(keys))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,13 +14,24 @@ from rl.cli.arguments import ConfigPath, DryRun, Overrides
 from rl.cli.configs import config_app
 from rl.cli.curate import curate_app
 from rl.cli.execute import execute, execute_pipeline
-from rl.errors import DataError, RLError
+from rl.errors import DataError, InterruptedRunError, RLError, StoppedError
 
 USAGE_ERROR = 2
+STOPPED = 75
+"""EX_TEMPFAIL of sysexits.h: a run that was asked to stop did so in good order, and starting it again goes on."""
+INTERRUPTED = 130
+"""As a shell says of a command that SIGINT ended."""
+_EXIT_CODES: dict[type[RLError], int] = {StoppedError: STOPPED, InterruptedRunError: INTERRUPTED}
 TRACEBACK = "RL_TRACEBACK"
 """Environment variable: 1 shows where an error comes from."""
 
 Layout = Literal["rl172k", "jsonl", "verl", "trl", "virl39k"]
+
+RUN_FILES = (
+    *("pipeline.json", "metrics.jsonl", "evals/*.json", "fates.jsonl", "timeline.jsonl"),
+    *("*/metrics.jsonl", "rl/evals/*.json", "curate/candidates.parquet"),
+)
+"""What at least one of is in the folder of a run or of a pipeline; `rl report` writes into no other."""
 
 app = typer.Typer(
     help="Asynchronous RL post-training for scientific multimodal models.",
@@ -37,7 +49,11 @@ app.add_typer(curate_app, name="curate")
 
 
 def main() -> None:
-    """Run the command line. Errors that the project raises on purpose end it with one message and exit code 2."""
+    """Run the command line.
+
+    Errors that the project raises on purpose end it with one message and exit code 2, a run that was asked to stop
+    with 75, Ctrl-C with 130.
+    """
     try:
         app()
     except RLError as exc:
@@ -46,8 +62,13 @@ def main() -> None:
         from rich.console import Console
 
         # No markup: the message may hold brackets from a user's file.
-        Console(stderr=True).print(f"error: {exc}", style="red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(USAGE_ERROR)
+        code = _EXIT_CODES.get(type(exc), USAGE_ERROR)
+        text, style = (f"error: {exc}", "red") if code == USAGE_ERROR else (str(exc), "yellow")
+        if code == INTERRUPTED:
+            # Python's own handler would print a traceback for another Ctrl-C while Ray and others clean up at exit.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        Console(stderr=True).print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+        sys.exit(code)
 
 
 @app.callback(invoke_without_command=True)
@@ -68,6 +89,7 @@ def data_synth(config: ConfigPath, overrides: Overrides = None, dry_run: DryRun 
 @data_app.command("inspect")
 def data_inspect(
     path: Annotated[Path, typer.Argument(help="Parquet or JSONL file, or a folder of a dataset.")],
+    read_as: Annotated[Layout, typer.Option("--from", help="Layout of the dataset.")] = "rl172k",
     strict: Annotated[bool, typer.Option("--strict", help="Fail when there are rows that can't be used.")] = False,
 ) -> None:
     """Show what a dataset holds, and the rows that can't be used."""
@@ -75,10 +97,12 @@ def data_inspect(
 
     from rl.data.inspect import render, summarise
 
-    summary = summarise(path)
+    summary = summarise(path, read_as)
     render(summary, Console())
+    if not summary.rows:
+        raise DataError(f"{path} has no usable row" + ("; the reasons are listed above" if summary.bad_rows else ""))
     if strict and summary.bad_rows:
-        raise DataError(f"{path}: {len(summary.bad_rows)} rows can't be used; they are listed above")
+        raise DataError(f"{path}: {summary.bad} can't be used; they are listed above")
 
 
 @data_app.command("convert")
@@ -99,6 +123,19 @@ def data_convert(
     for row in bad:
         print(f"left out: {row}", file=sys.stderr)
     print(f"{target}: {count} rows")
+
+
+@data_app.command("gym")
+def data_gym(
+    target: Annotated[Path, typer.Argument(help="Parquet file to write.")],
+    counts: Annotated[list[str], typer.Argument(metavar="NAME=ROWS...", help="Rows by dataset; `all=ROWS` for each.")],
+    seed: Annotated[int, typer.Option(help="The same seed gives the same rows.")] = 0,
+) -> None:
+    """Write rows of reasoning-gym datasets: `rl data gym data/gym.parquet leg_counting=100 rubiks_cube=50`."""
+    from rl.data.gym import parse_counts, write_gym
+
+    wanted = parse_counts(counts)
+    print(f"{write_gym(target, wanted, seed=seed)}: {sum(wanted.values())} rows of {len(wanted)} datasets")
 
 
 @model_app.command("init")
@@ -125,9 +162,14 @@ def train(
 
 
 @app.command("eval")
-def evaluate(config: ConfigPath, overrides: Overrides = None, dry_run: DryRun = False) -> None:
+def evaluate(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the result that `out` holds.")] = False,
+) -> None:
     """Measure accuracy per task, mean@k and Pass@k."""
-    execute("eval", config, overrides or [], dry_run=dry_run)
+    execute("eval", config, overrides or [], dry_run=dry_run, arguments={"overwrite": overwrite})
 
 
 @app.command()
@@ -137,6 +179,8 @@ def report(
     """Write report.html of a run or a pipeline and print its path."""
     from rl.metrics.report import write_report
 
+    if folder.is_dir() and not any(next(folder.glob(pattern), None) for pattern in RUN_FILES):
+        raise DataError(f"{folder} holds no run and no pipeline: none of {', '.join(RUN_FILES)}")
     print(write_report(folder))
 
 

@@ -1,4 +1,4 @@
-"""`rl curate [profile | select | clean | report | merge]`; `rl curate CONFIG` profiles and selects in one go."""
+"""`rl curate` and its steps; with a file instead of a step: profile and select in one go."""
 
 from __future__ import annotations
 
@@ -62,6 +62,24 @@ def clean(config: ConfigPath, overrides: Overrides = None, dry_run: DryRun = Fal
     execute("curate clean", config, overrides or [], dry_run=dry_run)
 
 
+@curate_app.command("format")
+def format_(config: ConfigPath, overrides: Overrides = None, dry_run: DryRun = False) -> None:
+    """Write a set in one reasoning format, as RL-172K, verl or TRL shards."""
+    execute("curate format", config, overrides or [], dry_run=dry_run)
+
+
+@curate_app.command("recaption")
+def recaption(config: ConfigPath, overrides: Overrides = None, dry_run: DryRun = False) -> None:
+    """Have captions of scientific figures written anew, by models chosen figure by figure."""
+    execute("curate recaption", config, overrides or [], dry_run=dry_run)
+
+
+@curate_app.command("trajectories")
+def trajectories(config: ConfigPath, overrides: Overrides = None, dry_run: DryRun = False) -> None:
+    """Filter reasoning trajectories, and take out image operations that add nothing."""
+    execute("curate trajectories", config, overrides or [], dry_run=dry_run)
+
+
 @curate_app.command("report")
 def report(config: ConfigPath, overrides: Overrides = None, dry_run: DryRun = False) -> None:
     """Write report.html and the dataset card of a curated set."""
@@ -76,4 +94,11 @@ def merge(
     """Put the attempts of several folders into one, each once."""
     from rl.curate.attempts import merge
 
-    print(f"{target}: {merge(sources, target)} attempts")
+    merged = merge(sources, target)
+    print(f"{target}: {merged.attempts} attempts")
+    if merged.disagreeing:
+        typer.echo(
+            f"warning: {merged.disagreeing} attempts stand in more than one folder with different rewards; the folder "
+            f"named first counts ({merged.example}). Were both made by the same policy and graded alike?",
+            err=True,
+        )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rl.errors import ConfigError
+from rl.errors import ConfigError, InterruptedRunError
 
 
 def execute(
@@ -34,7 +34,12 @@ def execute(
         raise ConfigError(f"{path} is valid, but `rl {words}` can't run with it:\n  " + "\n  ".join(found))
     if dry_run:
         return
-    _show(resolve(command.runner)(config, **(arguments or {})))
+    try:
+        result = resolve(command.runner)(config, **(arguments or {}))
+    except KeyboardInterrupt as exc:
+        raise InterruptedRunError(f"interrupted: rl {words} {path}") from exc
+    if not command.prints:
+        _show(result)
 
 
 def execute_pipeline(

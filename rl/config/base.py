@@ -2,22 +2,60 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from rewards.names import did_you_mean
+from rl.config.keys import keys_of, scalars, written_key
 from rl.errors import ConfigError
 
 
 class StrictModel(BaseModel):
-    """Base of every config: frozen, no unknown keys, defaults validated."""
+    """Base of every config: frozen, no unknown keys, defaults validated, numbers finite and never from true or false. A
+    text after a field is its description."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _booleans_are_no_numbers(cls, raw: Any) -> Any:
+        """Not a validator of the fields, which a key that chooses among sections may not have."""
+        values = raw if isinstance(raw, Mapping) else {}
+        problems = {name: _other_kind(field.annotation, values.get(name)) for name, field in cls.model_fields.items()}
+        errors = [
+            InitErrorDetails(
+                type=PydanticCustomError("other_kind", "{said}", {"said": said}), loc=(name,), input=values[name]
+            )
+            for name, said in problems.items()
+            if said is not None
+        ]
+        if errors:
+            raise ValidationError.from_exception_data(cls.__name__, errors)
+        return raw
+
+
+def _other_kind(annotation: Any, value: Any) -> str | None:
+    """What is wrong with a boolean in place of a number, or the other way round; pydantic would convert it."""
+    kinds = scalars(annotation)
+    items = value if isinstance(value, (list, tuple)) else [value]
+    if kinds & {int, float} and bool not in kinds and any(isinstance(item, bool) for item in items):
+        return "true and false are no numbers (true would count as 1); set a number"
+    if kinds == {bool} and any(isinstance(item, (int, float, str)) and not isinstance(item, bool) for item in items):
+        return "it is switched on or off; set true or false"
+    return None
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""Every generator that a run draws from, NumPy's among them, takes seeds of this range."""
+Steps = Annotated[int, Field(ge=1, le=10**9)]
 
 
 ConfigT = TypeVar("ConfigT", bound=StrictModel)
@@ -25,10 +63,13 @@ ConfigT = TypeVar("ConfigT", bound=StrictModel)
 _FLOAT = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 SHOWN_CHARS = 200
 """How much of a wrong value an error message repeats."""
+SHOWN_NAMES = 4
+_OF_A_SECTION = ("value_error", "union_tag_not_found", "union_tag_invalid")
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML where `1e-4` is a number (YAML 1.1 reads a text there) and a key given twice is an error."""
+    """YAML where `1e-4` is a number (YAML 1.1 reads a text there), `1:30` a text (YAML 1.1 reads 90 there), and a key
+    given twice is an error."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -40,6 +81,16 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key_node, yaml.ScalarNode):
                 seen.add(key_node.value)
         return node
+
+    def construct_yaml_int(self, node: Any) -> Any:
+        return node.value if ":" in node.value else super().construct_yaml_int(node)
+
+    def construct_yaml_float(self, node: Any) -> Any:
+        return node.value if ":" in node.value else super().construct_yaml_float(node)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -163,36 +214,21 @@ def _deep_copy(node: Any) -> Any:
 
 
 def _explain(model: type[BaseModel], error: Any) -> str:
-    loc = [str(part) for part in error["loc"]]
-    dotted = ".".join(loc) or "(top level)"
+    parts, owner = written_key(model, error["loc"])
+    dotted = ".".join(parts) or "(top level)"
     if error["type"] == "missing":
         return f"{dotted}: required, and there is no default; set it in the file or as {dotted}=VALUE"
     if error["type"] != "extra_forbidden":
+        if isinstance(error["input"], Mapping) and error["type"] in _OF_A_SECTION:
+            return f"{dotted}: {error['msg']}"  # which says what was got; the section itself would drown it
         got = repr(error["input"])
         return f"{dotted}: {error['msg']} (got {got if len(got) <= SHOWN_CHARS else got[:SHOWN_CHARS] + ' ...'})"
-    owner = _model_at(model, error["loc"][:-1])
     known = sorted(owner.model_fields) if owner else []
-    near = difflib.get_close_matches(loc[-1], known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known keys: {', '.join(known)}"
+    hint = _elsewhere(model, parts[-1]) or did_you_mean(parts[-1], known) or "known keys: " + ", ".join(known)
     return f"{dotted}: unknown key; {hint}"
 
 
-def _model_at(model: type[BaseModel] | None, loc: Sequence[Any]) -> type[BaseModel] | None:
-    """The model that owns the field path `loc`, where it can be told from the annotations."""
-    for part in loc:
-        if model is None:
-            return None
-        if not isinstance(part, str) or part not in model.model_fields:
-            continue  # a list index, a dict key or a union tag: the model stays
-        model = _first_model(model.model_fields[part].annotation)
-    return model
-
-
-def _first_model(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for inner in get_args(annotation):
-        found = _first_model(inner)
-        if found is not None:
-            return found
-    return None
+def _elsewhere(model: type[BaseModel], name: str) -> str:
+    """The full names of the keys that are called so in other sections, where they are few enough to be a help."""
+    found = [key.name for key in keys_of(model) if key.name.rpartition(".")[2] == name]
+    return f"did you mean {' or '.join(dict.fromkeys(found))}?" if 0 < len(found) <= SHOWN_NAMES else ""

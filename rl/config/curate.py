@@ -7,8 +7,9 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from rl.config.base import StrictModel
+from rl.config.base import Seed, StrictModel
 from rl.config.data import PromptConfig
+from rl.config.endpoint import EndpointConfig
 from rl.config.rollout import RewardConfig, RolloutConfig
 
 MAX_ATTEMPTS = 4096
@@ -19,7 +20,9 @@ class RewardBand(StrictModel):
     """Mean reward must lie strictly between the two."""
 
     above: float = 0.0
+    """Candidates with this mean reward or less are dropped."""
     below: float = 1.0
+    """Candidates with this mean reward or more are dropped."""
 
     @model_validator(mode="after")
     def _ordered(self) -> RewardBand:
@@ -34,6 +37,7 @@ class QuantileConfig(StrictModel):
     min_pass_at_k: float | None = Field(None, ge=0, le=1)
     """The threshold is this quantile of Pass@k: 0.3 leaves out the 30 % with the lowest."""
     max_pass_at_1: float | None = Field(None, ge=0, le=1)
+    """The threshold is this quantile of Pass@1."""
 
 
 class SelectConfig(StrictModel):
@@ -42,7 +46,9 @@ class SelectConfig(StrictModel):
     pass_k: int = Field(8, ge=1)
     """k of the high side; at most the number of attempts."""
     min_pass_at_k: float = Field(0.5, ge=0, le=1)
+    """Candidates with a lower Pass@k are dropped: the policy can't solve them."""
     max_pass_at_1: float = Field(0.75, ge=0, le=1)
+    """Candidates with a higher Pass@1 are dropped: the policy solves them already."""
     quantiles: QuantileConfig = QuantileConfig()
     band: RewardBand = RewardBand()
     bands: dict[str, RewardBand] = {}
@@ -57,6 +63,7 @@ class TwoPolicyConfig(StrictModel):
 
     small: str = Field(description="Name of the small policy in the attempts.")
     large: str
+    """Name of the large policy in the attempts."""
     min_attempts: int = Field(8, ge=1)
     """Valid attempts that each policy must have made."""
     easy_from: float = Field(1.0, gt=0, le=1)
@@ -75,7 +82,9 @@ class ConfidenceConfig(StrictModel):
     """Intervals of the pass rates, and whether a threshold is held against the estimate or against an end of them."""
 
     method: Literal["wilson", "clopper-pearson"] = "wilson"
+    """How the intervals are made."""
     level: float = Field(0.95, gt=0.5, lt=1)
+    """Share of intervals that hold the true rate."""
     decide: Literal["estimate", "sure-to-drop", "sure-to-keep"] = "estimate"
     """`sure-to-drop` drops only where the whole interval is on the wrong side of a threshold; `sure-to-keep` keeps
     only where the whole interval is on the right side."""
@@ -85,6 +94,7 @@ class CompositionConfig(StrictModel):
     """Shares of groups in the selected set."""
 
     by: Literal["problem_type", "source"] = "problem_type"
+    """Column that groups are made of."""
     groups: dict[str, tuple[str, ...]] = {}
     """Group -> the values of `by` that belong to it; a value that stands nowhere is a group of its own."""
     shares: dict[str, float]
@@ -122,11 +132,19 @@ class PickConfig(StrictModel):
 
 
 class PolicyConfig(StrictModel):
-    """A model that makes attempts."""
+    """A model that makes attempts: a folder for our own engines, or one behind an OpenAI-compatible endpoint."""
 
-    model: str
+    model: str | None = None
+    """Folder of the model."""
+    endpoint: EndpointConfig | None = None
     rollout: RolloutConfig | None = None
-    """In place of the profile's own."""
+    """In place of the profile's own; of an endpoint's only `sampling` is used."""
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> PolicyConfig:
+        if (self.model is None) == (self.endpoint is None):
+            raise ValueError("a policy is a model or an endpoint; set one of the two")
+        return self
 
 
 class ProfileConfig(StrictModel):
@@ -136,10 +154,12 @@ class ProfileConfig(StrictModel):
     policies: dict[str, PolicyConfig] = Field(min_length=1)
     """By the name under which their attempts are stored."""
     candidates: str
+    """Dataset in the RL-172K layout."""
     out: str
     """Folder of the store: `attempts/` and a manifest."""
     prompts: PromptConfig = PromptConfig()
     on_bad_row: Literal["raise", "skip"] = "raise"
+    """A row that can't be used ends the command, or is left out."""
     attempts: int = Field(8, ge=1, le=MAX_ATTEMPTS)
     """At each candidate, by each policy. A later run with more goes on from those that are there."""
     settle_after: int | None = Field(None, ge=1)
@@ -148,10 +168,12 @@ class ProfileConfig(StrictModel):
     """The rule that `settle_after` looks ahead to."""
     text_only: bool = False
     """Take the images away: what is right then can be guessed."""
-    seed: int = 0
+    seed: Seed = 0
+    """Of the attempts."""
     rollout: RolloutConfig = RolloutConfig()
     rewards: RewardConfig = RewardConfig()
     ray_address: str | None = None
+    """Cluster to join: an address, `auto`, or null for the surrounding job's cluster or else a local one."""
 
     @model_validator(mode="after")
     def _settling_has_a_rule(self) -> ProfileConfig:
@@ -174,6 +196,7 @@ class SelectionConfig(StrictModel):
 
     command: Literal["curate-select"] = "curate-select"
     candidates: str
+    """Dataset that the attempts were made at."""
     attempts: tuple[str, ...] = Field(min_length=1)
     """Folders of `rl curate profile`; attempts that stand in several count once."""
     out: str
@@ -184,8 +207,10 @@ class SelectionConfig(StrictModel):
     two_policies: TwoPolicyConfig | None = None
     confidence: ConfidenceConfig = ConfidenceConfig()
     pick: PickConfig = PickConfig()
-    seed: int = 0
+    seed: Seed = 0
+    """Breaks ties, and orders what is `random`."""
     on_bad_row: Literal["raise", "skip"] = "raise"
+    """A row that can't be used ends the command, or is left out."""
     shard_rows: int | None = Field(None, ge=1)
     """Rows per file; the set is then a folder `rl_set` of shards."""
 
@@ -195,17 +220,23 @@ class CurateConfig(StrictModel):
 
     command: Literal["curate"] = "curate"
     model: str
+    """Folder of the policy."""
     candidates: str
+    """Dataset in the RL-172K layout."""
     out: str
     """Folder for attempts, candidates, plot and the selected set `rl_set.parquet`."""
     prompts: PromptConfig = PromptConfig()
     on_bad_row: Literal["raise", "skip"] = "raise"
+    """A row that can't be used ends the command, or is left out."""
     attempts: int = Field(8, ge=1, le=MAX_ATTEMPTS)
-    seed: int = 0
+    """At each candidate."""
+    seed: Seed = 0
+    """Of the attempts and of the selection."""
     rollout: RolloutConfig = RolloutConfig()
     rewards: RewardConfig = RewardConfig()
     select: SelectConfig = SelectConfig()
     ray_address: str | None = None
+    """Cluster to join: an address, `auto`, or null for the surrounding job's cluster or else a local one."""
 
     @model_validator(mode="after")
     def _enough_attempts(self) -> CurateConfig:

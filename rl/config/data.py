@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
-from rl.config.base import StrictModel
+from rl.config.base import Seed, StrictModel
 
 Source = Literal["counting", "grounding", "spatial", "chart", "molecule", "arithmetic", "caption"]
 """The synthetic task families, as in `rl.data.synth.TASKS`."""
@@ -34,6 +34,7 @@ class SplitConfig(StrictModel):
     """One split: how many rows of each family, and from which pool of scenes."""
 
     count: dict[Source, NonNegativeInt]
+    """Rows by family."""
     pool: Pool | None = Field(default=None, description="Where the scenes come from; by default the split's own name.")
     plant: dict[PlantKind, NonNegativeInt] = Field(
         default={}, description="Rows with faults to add, to try a cleaning on; they name their kind in data_source."
@@ -45,7 +46,8 @@ class SynthConfig(StrictModel):
     """What `rl data synth` writes: `{out}/{split}.parquet`, the same bytes for the same config."""
 
     command: Literal["data-synth"] = "data-synth"
-    seed: int = 0
+    seed: Seed = 0
+    """The same seed writes the same bytes."""
     out: str = Field(description="Folder for the parquet files.")
     image_size: int = Field(default=64, ge=32, le=1024, description="Side of the square pictures in pixels.")
     splits: dict[str, SplitConfig]
@@ -74,12 +76,15 @@ class PromptConfig(StrictModel):
         "Think step by step first. Put your reasoning inside <think></think>, then put ONLY the final answer inside "
         "<answer></answer>."
     )
+    """Instruction for rows whose `prompt_type` asks for reasoning."""
     normal: str = "Put ONLY the final answer inside <answer></answer>, without any reasoning."
+    """Instruction for rows that ask for the answer alone."""
     spatial: str = Field(
         default="Begin the reasoning with the coordinates of each object that the question names.",
         description="Added before the think instruction for problems of type spatial-reasoning.",
     )
     system: str | None = None
+    """System message; null adds none."""
     chat: Literal["chatml", "plain", "tokenizer"] = Field(
         default="chatml",
         description="chatml: <|im_start|> roles; plain: question and instruction only; tokenizer: its own template.",

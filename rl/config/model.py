@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rl.config.base import StrictModel
+from rl.config.base import Seed, StrictModel
 
 
 class VisionConfig(StrictModel):
@@ -29,7 +29,7 @@ class ModelInitConfig(StrictModel):
     command: Literal["model-init"] = "model-init"
     out: str
     family: Literal["qwen3_vl"] = "qwen3_vl"
-    seed: int = 0
+    seed: Seed = 0
     tokenizer_corpus: str
     """Dataset whose problems and solutions the byte-level BPE tokenizer is trained on."""
     vocab_size: int = Field(512, ge=320)

@@ -49,6 +49,7 @@ class CorrectionConfig(StrictModel):
     mode: Literal["truncate", "mask", "icepop"] = "truncate"
     """Above the cap: `truncate` to it, or `mask` the token (or sequence) out; `icepop` also masks below `floor`."""
     cap: float = Field(5.0, gt=0)
+    """Largest weight; what is above is treated by `mode`."""
     floor: float | None = Field(None, gt=0)
     """Weights below it are masked out (`mask` and `icepop`)."""
     proximal: Literal["recompute", "interpolate", "behaviour"] = "recompute"
@@ -94,8 +95,11 @@ class CovarianceConfig(StrictModel):
     """Share of the update's tokens that are chosen, at least one: the highest covariances (`kl_cov`), or a random draw
     from those between `low` and `high` (`clip_cov`)."""
     coefficient: float = Field(1.0, gt=0)
+    """Weight of `kl_cov`'s penalty."""
     low: float = Field(1.0, ge=0)
+    """Covariances from here on may be drawn (`clip_cov`)."""
     high: float = Field(5.0, gt=0)
+    """Covariances up to here may be drawn (`clip_cov`)."""
 
     @model_validator(mode="after")
     def _possible(self) -> CovarianceConfig:
@@ -109,6 +113,7 @@ class ReferenceKLConfig(StrictModel):
     """A penalty on KL(current || reference); the learner keeps the reference as a second, frozen model."""
 
     coefficient: float = Field(gt=0)
+    """Weight of the penalty in the loss."""
     estimator: Literal["k1", "k2", "k3"] = "k3"
     """Per token, with d = current - reference: k1 = d, k2 = d^2 / 2, k3 = exp(-d) - 1 + d."""
     gradient: Literal["estimator", "unbiased"] = "estimator"
@@ -155,6 +160,7 @@ class LossConfig(StrictModel):
     tau_positive: float = Field(1.0, gt=0)
     """SAPO's gate for positive advantages: the larger, the narrower."""
     tau_negative: float = Field(1.05, gt=0)
+    """The same for negative advantages."""
     length_constant: int | None = Field(None, ge=1)
     """Dr. GRPO's tokens per sequence; null is rollout.sampling.max_tokens."""
     normaliser: Normaliser | None = None
@@ -207,10 +213,13 @@ class AdvantageConfig(StrictModel):
     """
 
     bias: float = -0.5
+    """Added to every reward."""
     scale: float = 10.0
+    """Multiplies rewards after `bias`."""
     group: GroupName = "mean_std"
     """`rloo` subtracts the mean of the other rewards; or `module:function` as `rl.algo.advantages.GroupFunction`."""
     batch_normalise: bool = True
+    """Subtract the batch's mean from the advantages and divide by their standard deviation."""
 
 
 class TextChecksConfig(StrictModel):
@@ -221,6 +230,7 @@ class TextChecksConfig(StrictModel):
     surprise_nats: float = Field(8.0, gt=0)
     """Mean -logprob of `surprise_window` sampled tokens in a row above which a text is garbled."""
     surprise_window: int = Field(64, ge=1)
+    """Tokens in a row over which `surprise_nats` is averaged."""
     repeat_times: int = Field(5, ge=2)
     """How often a passage must stand in a row to be called repeating."""
     repeat_tokens: int = Field(256, ge=16)
@@ -235,6 +245,7 @@ class OverlongConfig(StrictModel):
     buffer: int = Field(ge=1)
     """Tokens before rollout.sampling.max_tokens over which the punishment grows from 0 to `penalty`."""
     penalty: float = Field(1.0, gt=0)
+    """Taken off the reward of a completion of full length."""
 
 
 Screening = Literal["off", "count", "mask"]
@@ -245,10 +256,17 @@ class FilterConfig(StrictModel):
     group's statistics and of training. A group without enough rewards after masking is filtered."""
 
     equal_rewards: Literal["drop", "keep"] = "drop"
-    """Groups whose rewards are all equal: every advantage would be zero."""
+    """Groups whose rewards are all equal: every advantage would be zero. They are called all right or all wrong by
+    their outcomes, see `rl.records.Grades`."""
+    equal_outcomes: Literal["drop", "keep"] = "keep"
+    """Groups that are all right or all wrong although a mixture rewards their completions differently; what `drop`
+    leaves is learned for the outcome's sake (the dynamic sampling of DAPO, by accuracy)."""
     truncated: Screening = "off"
+    """Completions that ran into `rollout.sampling.max_tokens`."""
     garbled: Screening = "off"
+    """Completions with broken characters or very unlikely tokens, see `checks`."""
     repeating: Screening = "off"
+    """Completions that say the same over and over, see `checks`."""
     checks: TextChecksConfig = TextChecksConfig()
     overlong: OverlongConfig | None = None
 

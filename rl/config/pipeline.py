@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from rl.config.base import StrictModel
+from rl.config.base import Seed, StrictModel
 from rl.config.placeholders import RESERVED
 
 
@@ -23,6 +23,9 @@ class StepConfig(StrictModel):
         "curate profile",
         "curate select",
         "curate clean",
+        "curate format",
+        "curate recaption",
+        "curate trajectories",
         "curate report",
         "train",
         "eval",
@@ -42,7 +45,7 @@ class PipelineConfig(StrictModel):
 
     command: Literal["pipeline"] = "pipeline"
     out: str = Field(description="Folder of the whole pipeline; `{out}` in the steps.")
-    seed: int = Field(default=0, description="`{seed}` in the steps.")
+    seed: Seed = Field(default=0, description="`{seed}` in the steps.")
     vars: dict[str, str | int | float | bool] = {}
     steps: tuple[StepConfig, ...] = Field(min_length=1)
 

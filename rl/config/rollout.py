@@ -10,40 +10,73 @@ from pydantic import Field, field_validator, model_validator
 
 from rl.config.base import StrictModel
 
+SHORTEST_S = 0.01
+"""No grader answers faster than its request travels: below this every score would be a timeout."""
+
 
 class EngineConfig(StrictModel):
     """One inference engine, in the process of its rollout worker."""
 
     backend: Literal["vllm"] = "vllm"
+    """What generates."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
-    max_model_len: int = Field(8192, ge=16)
+    """Of weights and activations. `float32` on CPU; `bfloat16` makes the probe's difference larger."""
+    max_model_len: int = Field(12288, ge=16)
+    """Tokens of prompt and completion together; at most the positions of the model."""
     max_num_seqs: int = Field(256, ge=1)
+    """Sequences that one engine decodes at once."""
     kv_cache_mb: int | None = Field(None, ge=16)
     """Key-value cache in MiB; null lets the engine take `gpu_memory_utilization` of the GPU."""
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    """Share of a GPU's memory for weights and cache. Not read where `kv_cache_mb` is set."""
     tensor_parallel_size: int = Field(1, ge=1)
+    """GPUs that share one engine's weights."""
     enforce_eager: bool = False
     """No compilation and no CUDA graphs: starts faster, decodes slower on GPUs. Set it on CPU."""
     images_per_prompt: int = Field(1, ge=0)
+    """Most images that a prompt may hold."""
+    deterministic: bool = False
+    """One sequence at a time and no prefix cache. What is sampled then follows from weights, prompt and seed alone; an
+    engine otherwise batches what happens to be in flight, and the order of its sums follows the batch. Slow: for tests
+    and for hunting differences between runs."""
 
 
 class SamplingConfig(StrictModel):
     """How completions are sampled. `top_p` is 1 by contract: training normalises over the whole vocabulary."""
 
     temperature: float = Field(1.0, gt=0, le=2)
+    """Logits are divided by it; training takes logprobs at the same one."""
     max_tokens: int = Field(8192, ge=1)
+    """Longest completion; one that reaches it is cut off."""
+
+
+class FaultConfig(StrictModel):
+    """How workers that die or hang are noticed and replaced."""
+
+    ping_every_s: float = Field(5.0, gt=0)
+    """How often each worker is asked whether it lives. A death is noticed at once where a call is under way."""
+    hang_s: float = Field(300.0, gt=0)
+    """A worker that does not answer for this long is killed and replaced. Set it well above the longest engine step,
+    compilation included, and the longest weight swap."""
+    restarts: int = Field(3, ge=0)
+    """Deaths of a worker in a row, without a finished request in between, after which it is given up. The run ends when
+    all are."""
 
 
 class RolloutConfig(StrictModel):
     """The pool of rollout workers."""
 
     workers: int = Field(1, ge=1)
+    """Processes with an engine each."""
     cpus_per_worker: float = Field(1, ge=0)
+    """What Ray sets aside for a worker."""
     gpus_per_worker: float = Field(0, ge=0)
+    """0 runs the engine on CPU."""
     threads: int = Field(1, ge=1)
     """CPU threads of an engine that runs on CPU."""
-    engine: EngineConfig = EngineConfig(max_model_len=12288)
+    engine: EngineConfig = EngineConfig()
     sampling: SamplingConfig = SamplingConfig()
+    faults: FaultConfig = FaultConfig()
 
     @model_validator(mode="after")
     def _room_for_a_prompt(self) -> RolloutConfig:
@@ -62,12 +95,20 @@ class RewardConfig(StrictModel):
     """Ray actors, each with its own pool."""
     processes: int = Field(1, ge=1)
     """Killable processes per actor."""
-    timeout_s: float = Field(2.0, gt=0)
+    timeout_s: float = Field(2.0, ge=SHORTEST_S, lt=3600)
     """Deadline of one completion's score."""
+    timeouts: dict[str, float] = {}
+    """Other deadlines, answer type -> seconds. Where it is not named here, the built-in general-code, which runs
+    programs, has 60."""
     memory_mb: int = Field(2048, ge=512)
+    """Address space of one killable process in MiB; a grader that wants more is ended."""
     mixture: str | None = None
     """YAML file of a mixture of rewards, see `rewards.mixture`: it grades what is trained on, and names the judges.
-    Evaluations and curation grade by the rows' own answer types all the same. Null: answer types alone, no judges."""
+    Evaluations and curation grade by the rows' own answer types all the same. Null: answer types alone, no judges. The
+    file is read where the run is started."""
+    root: str | None = None
+    """Folder below which relative paths in the mixture's file, the caches of its judges, are; null: the working
+    directory of where the run is started."""
     plugins: dict[str, str] = {}
     """Further verifiers, answer type -> `module:attribute`, or the path of a .py file from the working directory. Files
     travel with the run; modules must be importable on every node."""
@@ -75,8 +116,9 @@ class RewardConfig(StrictModel):
     """A reward service (`rewards serve`) that grades in place of processes here; it has its own plug-ins and limits."""
     token_env: str | None = None
     """Environment variable of the driver that holds the service's token; the token itself has no place in a config."""
-    deadline_s: float = Field(300.0, gt=0)
-    """How long a group may wait for the service, retries included, before the run ends."""
+    faults: FaultConfig = FaultConfig()
+    patience_s: float = Field(600.0, gt=0)
+    """How long a run waits for a service that is busy or away and grades nothing at all, before it ends."""
 
     @field_validator("url")
     @classmethod
@@ -105,4 +147,18 @@ class RewardConfig(StrictModel):
             raise ValueError(
                 "with url the service grades, with plug-ins of its own; start it with them and set none here"
             )
+        if self.url is not None and self.timeouts:
+            raise ValueError("with url the service grades, within limits of its own; leave timeouts out")
+        return self
+
+    @model_validator(mode="after")
+    def _timeouts_name_verifiers(self) -> RewardConfig:
+        from rewards import registry
+
+        registry.check_names(self.timeouts, self.plugins)
+        for name, seconds in self.timeouts.items():
+            if not SHORTEST_S <= seconds < 3600:
+                raise ValueError(
+                    f"timeouts.{name} is {seconds}; set seconds per completion, from {SHORTEST_S} to below 3600"
+                )
         return self

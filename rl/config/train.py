@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rl.config.base import StrictModel
+from rl.config.base import Seed, Steps, StrictModel
+from rl.config.curriculum import CurriculumConfig
 from rl.config.data import PromptConfig
 from rl.config.learner import LearnerConfig
 from rl.config.metrics import TrackerConfig
@@ -18,9 +19,14 @@ class TrainDataConfig(StrictModel):
     """Prompts to train and evaluate on."""
 
     train: str
+    """Dataset whose prompts are trained on, in the RL-172K layout."""
     eval: str | None = None
+    """Dataset of the evaluations; null makes none."""
     on_bad_row: Literal["raise", "skip"] = "raise"
+    """A row that can't be used ends the run, or is left out."""
     prompts: PromptConfig = PromptConfig()
+    curriculum: CurriculumConfig | None = None
+    """Which prompts are asked for when; null goes through all of them in a seeded order."""
 
 
 class AlgoConfig(StrictModel):
@@ -71,8 +77,11 @@ class EvalDuringConfig(StrictModel):
     """Evaluations of a run; one is made before the first and one after the last step."""
 
     k: int = Field(8, ge=1)
+    """Completions per prompt, for mean@k and Pass@k."""
     temperature: float = Field(1.0, gt=0, le=2)
-    seed: int = 1234
+    """Of these completions."""
+    seed: Seed = 1234
+    """Of these completions; apart from the run's, so that runs can be compared."""
     every: int | None = Field(None, ge=1)
     """Steps between further evaluations."""
     examples: int = Field(12, ge=0)
@@ -83,14 +92,20 @@ class ProbeConfig(StrictModel):
     """After each push the engine's logprobs of fixed sequences are compared with the learner's."""
 
     prompts: int = Field(8, ge=1)
+    """How many sequences are compared."""
     threshold: float = Field(1e-4, gt=0)
     """Mean |difference| in nats above which the run stops. About 1e-4 for fp32; bf16 differs by 0.05 to 0.2."""
 
 
 class CheckpointConfig(StrictModel):
+    """When the state of a run is written, and how much of it is kept."""
+
     every: int | None = Field(None, ge=1)
     """Steps between checkpoints; one is always written at the end."""
     keep: int = Field(2, ge=1)
+    """Newest checkpoints that are kept; older ones are removed."""
+    background: bool = True
+    """Go on training from a copy in host memory while the files are written."""
 
 
 class TrainConfig(StrictModel):
@@ -98,9 +113,15 @@ class TrainConfig(StrictModel):
 
     command: Literal["train"] = "train"
     model: str
+    """Folder of the model to start from, in the layout of transformers."""
     out: str
-    seed: int = 0
-    steps: int = Field(ge=1)
+    """Folder of the run: config, metrics, evaluations, checkpoints, report."""
+    seed: Seed = 0
+    """Of the order of prompts and of sampling."""
+    steps: Steps
+    """Optimizer steps, and versions of the weights."""
+    trainable: tuple[str, ...] = Field(("all",), min_length=1)
+    """What learns: all, vision, projector, language, or globs over parameter names; `!glob` takes away."""
     data: TrainDataConfig
     rollout: RolloutConfig = RolloutConfig()
     rewards: RewardConfig = RewardConfig()
@@ -114,6 +135,20 @@ class TrainConfig(StrictModel):
     """Longest time without a finished group or step before the run stops with the cause."""
     ray_address: str | None = None
     """Cluster to join: an address, `auto`, or null for the surrounding job's cluster or else a local one."""
+
+    @model_validator(mode="after")
+    def _one_way_to_train(self) -> TrainConfig:
+        if self.learner.lora is not None and self.trainable != ("all",):
+            raise ValueError(
+                f"with learner.lora the adapters alone learn, and trainable {list(self.trainable)} would be ignored; "
+                "leave trainable out and name layers in learner.lora.targets"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _warmup_ends(self) -> TrainConfig:
+        self.learner.optimizer.check_warmup(self.steps * self.algo.updates_per_step)
+        return self
 
     @model_validator(mode="after")
     def _ranks_have_groups(self) -> TrainConfig:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rl.curate.attempts import read_attempts
+from rl.curate.attempts import read_attempts, require_finite
 from rl.errors import DataError
 
 
@@ -56,10 +56,8 @@ def gather(folders: Sequence[Path], index: Mapping[str, int], count: int | None 
         row_of = np.array([index.get(name, -1) for name in ids.dictionary.to_pylist()], dtype=np.int64)
         rows = row_of[ids.indices.to_numpy()]
         attempts = batch.column("attempt").to_numpy()
-        reward = batch.column("reward")
-        values = reward.to_numpy(zero_copy_only=False)
-        if np.count_nonzero(~np.isfinite(values)) != reward.null_count:
-            raise DataError("the attempts hold rewards that are not finite; a failed grader is a null, not a NaN")
+        require_finite(batch)
+        values = batch.column("reward").to_numpy(zero_copy_only=False)
         found.rows += len(rows)
         found.others += int(np.count_nonzero(rows < 0))
         names, codes = policies.dictionary.to_pylist(), policies.indices.to_numpy()

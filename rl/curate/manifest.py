@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import shutil
 import time
 from collections.abc import Iterable, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from rl.config.base import StrictModel
+from rl.metrics.environment import versions
 
 PACKAGES = ("innovator-rl", "numpy", "pyarrow", "datasets", "pillow", "ray", "vllm", "rensa", "ImageHash", "py3langid")
 WHOLE_BYTES = 64 << 20
@@ -57,7 +56,7 @@ def write(
         "inputs": {name: describe(Path(path)) for name, path in inputs.items()},
         "outputs": {name: describe(out / name) for name in outputs},
         "counts": dict(counts),
-        "versions": versions(),
+        "versions": versions(PACKAGES),
         "started_unix_s": round(started, 3),
         "seconds": round(time.time() - started, 3),
     }
@@ -86,17 +85,6 @@ def describe(path: Path) -> dict[str, Any]:
 def digest_of(value: Any) -> str:
     """sha256 (hex) of plain values, whatever the order of their keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """Python, and the packages that leave their mark on a result, as far as they are installed."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _file_digest(path: Path) -> bytes:

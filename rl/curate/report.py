@@ -100,6 +100,8 @@ def gather_material(config: CurationReportConfig) -> Material:
         chosen = json.loads((folder / selection.SELECTION).read_text(encoding="utf-8"))
         candidates = _columns(folder / selection.CANDIDATES)
         data = _first(folder / selection.RL_SET, folder / selection.RL_SHARDS)
+    if cleaning is not None and chosen is not None:
+        _check_fed(manifests, config)
     return Material(cleaning, chosen, candidates, data, manifests)
 
 
@@ -142,6 +144,17 @@ def _finished(folder: Path, step: str) -> dict[str, Any]:
         raise DataError(f"{folder} holds no {path.name}: `rl curate {step}` did not end there; run it again")
     manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return manifest
+
+
+def _check_fed(manifests: dict[str, dict[str, Any]], config: CurationReportConfig) -> None:
+    """Raise DataError where the selection was not made from what the cleaning left: no funnel joins the two."""
+    outputs, candidates = manifests["clean"]["outputs"], manifests["select"]["inputs"]["candidates"]
+    left = next(outputs[name] for name in (clean.CLEAN, clean.SHARDS) if name in outputs)
+    if candidates["sha256"] != left["sha256"]:
+        raise DataError(
+            f"the selection in {config.selection} was made from {candidates['path']}, which is not what the cleaning "
+            f"in {config.cleaning} left; leave cleaning out of the report, or select from {left['path']}"
+        )
 
 
 def _first(*paths: Path) -> Path:

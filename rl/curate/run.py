@@ -9,13 +9,15 @@ from rl.config.curate import CurateConfig
 from rl.curate import profile, selection
 from rl.data.catalogue import read_catalogue
 from rl.data.containers import answer_types
-from rl.rewarding import problems
+from rl.models.context import context_problems
+from rl.reward_setup import problems
 
 
 def check(config: CurateConfig) -> list[str]:
     """Problems that would stop `run`, for --dry-run."""
     wanted = {"model": config.model, "candidates": config.candidates}
     found = [f"{key} {value} does not exist" for key, value in wanted.items() if not Path(value).exists()]
+    found += context_problems(config.model, config.rollout.engine.max_model_len)
     return found + problems(config.rewards, answer_types((config.candidates,)))
 
 

@@ -104,8 +104,12 @@ def run(config: SelectionConfig, explain: str | None = None) -> Path | None:
     for fill in selection.fills:
         if fill.short_by:
             print(f"curate: {fill.group} falls short by {fill.short_by} of {fill.wanted}: {fill.eligible} are eligible")
+    short = summary["size"]["short_by"]
+    if short and not selection.fills:
+        print(f"curate: the set falls short by {short} of pick.size {config.pick.size}: no more are eligible")
     if not selection.kept.any():
-        raise DataError(f"the rule keeps none of {len(selection.catalogue)} candidates ({counts}); widen `select`")
+        candidates = len(selection.catalogue)
+        raise DataError(f"the rule keeps none of {candidates} candidates ({counts}); {_remedy(config, selection)}")
     target = _write_set(config, selection, out)
     inputs = {"candidates": config.candidates} | {
         f"attempts.{i}": _store(Path(path)) for i, path in enumerate(config.attempts)
@@ -113,6 +117,18 @@ def run(config: SelectionConfig, explain: str | None = None) -> Path | None:
     outputs = (CANDIDATES, SELECTION, target.name)
     manifest.write(out, "select", config, started, inputs=inputs, outputs=outputs, counts=summary["reasons"])
     return target
+
+
+def _remedy(config: SelectionConfig, selection: Selection) -> str:
+    """What to change where nothing is kept."""
+    valid = [tally.n.max() for tally in (selection.scores, selection.small) if tally is not None]
+    if min(valid) >= selection.scores.k:
+        return "widen `select`"
+    key = "select.pass_k" if config.select else "two_policies.min_attempts"
+    return (
+        f"{key} asks for {selection.scores.k} valid attempts and no candidate has more than {min(valid)}: lower it, or "
+        "make more attempts with `rl curate profile`"
+    )
 
 
 def select(config: SelectionConfig) -> Selection:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rl.data.containers import RawRow, data_files, iter_rows, missing_text
+from rl.data.containers import UNREADABLE, RawRow, batch_rows, data_files, iter_rows, missing_text
 from rl.data.formats import OnBad
 from rl.data.validate import BadRow
 from rl.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 NAME_COLUMNS = ("id", "source", "problem_type")
 
@@ -129,14 +133,27 @@ def _parquet_names(file: Path) -> Iterator[_Block]:
                 yield file, none, {}, f"{file}: {missing_text(missing, parquet.schema_arrow.names)}"
                 return
             for batch in parquet.iter_batches(batch_size=1 << 16, columns=list(NAME_COLUMNS)):
-                columns = {name: batch.column(name).to_pylist() for name in NAME_COLUMNS}
-                if all(type(value) is str and value for column in columns.values() for value in column):
-                    yield file, np.arange(start, start + batch.num_rows), columns, None
+                numbers = np.arange(start, start + batch.num_rows)
+                columns = _texts(batch)
+                if columns is not None:
+                    yield file, numbers, columns, None
                 else:
-                    yield from _named(RawRow(file, start + i, row) for i, row in enumerate(batch.to_pylist()))
+                    yield from _named(batch_rows(batch, file, numbers.tolist()))
                 start += batch.num_rows
-    except (pa.ArrowException, OSError) as exc:
+    except (pa.ArrowException, ValueError, OSError) as exc:
         yield file, none, {}, f"{file} can't be read beyond row {start} ({exc})"
+
+
+def _texts(batch: pa.RecordBatch) -> dict[str, list[str]] | None:
+    """The name columns of a batch; None where a value is no name and rows must be looked at one by one."""
+    import pyarrow as pa
+
+    try:
+        columns = {name: batch.column(name).to_pylist() for name in NAME_COLUMNS}
+    except (pa.ArrowException, *UNREADABLE):
+        return None
+    good = all(type(value) is str and value and not value.isspace() for column in columns.values() for value in column)
+    return columns if good else None
 
 
 def _named(rows: Iterator[RawRow]) -> Iterator[_Block]:

@@ -6,15 +6,25 @@ Knows nothing of what the columns mean: that is `rl.data.validate` (RL-172K) and
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rl.errors import DataError
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 BATCH_ROWS = 256
+UNREADABLE = (ValueError, LookupError, ArithmeticError, TypeError, OSError)
+"""What pyarrow raises, besides its own exceptions, for values that Python can't hold: text that is no UTF-8, unknown
+time zones, times beyond the calendar."""
+_MAY_BE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
+"""Escaped or encoded halves of UTF-16 pairs; two escapes that make a pair are a character."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +36,8 @@ class RawRow:
     """0-based; None when the whole file is meant."""
     values: Mapping[str, Any]
     error: str | None = None
+    columns: tuple[str, ...] = ()
+    """Of a file that lacks some which are needed."""
 
 
 def iter_rows(path: str | Path, required: Sequence[str] = ()) -> Iterator[RawRow]:
@@ -35,15 +47,24 @@ def iter_rows(path: str | Path, required: Sequence[str] = ()) -> Iterator[RawRow
         DataError: the path does not exist, or is of no known kind.
     """
     path = Path(path)
-    if not path.exists():
-        raise DataError(f"{path} does not exist; give a parquet or JSONL file, or a folder of them")
-    if path.is_dir() and (path / "dataset_dict.json").exists():
-        raise DataError(f"{path} holds several splits; give one of its folders, for instance {path / 'train'}")
-    if path.is_dir() and (path / "state.json").exists():
+    files = check_kind(path)
+    if files is None:
         yield from _saved_dataset_rows(path, required)
         return
-    for file in data_files(path):
+    for file in files:
         yield from _parquet_rows(file, required) if file.suffix == ".parquet" else _jsonl_rows(file)
+
+
+def check_kind(path: str | Path) -> list[Path] | None:
+    """The files of a dataset, unread; None for a saved dataset.
+
+    Raises:
+        DataError: as `iter_rows`.
+    """
+    path = Path(path)
+    if path.is_dir() and (path / "dataset_dict.json").exists():
+        raise DataError(f"{path} holds several splits; give one of its folders, for instance {path / 'train'}")
+    return None if path.is_dir() and (path / "state.json").exists() else data_files(path)
 
 
 def answer_types(paths: Iterable[str | Path | None]) -> set[str]:
@@ -53,6 +74,38 @@ def answer_types(paths: Iterable[str | Path | None]) -> set[str]:
         with contextlib.suppress(DataError):  # said elsewhere, with the reason
             found |= column_values(path, "answer_type") if path is not None else set()
     return found
+
+
+def first_values(path: str | Path, columns: Sequence[str]) -> set[str]:
+    """The different texts that rows have in the first of these columns that is filled, for a look before a run.
+
+    Raises:
+        DataError: as `iter_rows`.
+    """
+    path = Path(path)
+    rows = _columns_of_parquet(path, columns) or (row.values for row in iter_rows(path))
+    found = (next((row[name] for name in columns if row.get(name)), None) for row in rows)
+    return {str(value) for value in found if value is not None}
+
+
+def _columns_of_parquet(path: Path, columns: Sequence[str]) -> list[dict[str, Any]] | None:
+    """Rows of parquet files with these columns alone, not those with images; None for other containers."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.exists() or (path / "state.json").exists():
+        return None
+    files = data_files(path)
+    if not all(file.suffix == ".parquet" for file in files):
+        return None
+    try:
+        rows: list[dict[str, Any]] = []
+        for file in files:
+            held = [name for name in columns if name in pq.read_schema(file).names]
+            rows += pq.read_table(file, columns=held).to_pylist()
+    except (pa.ArrowException, *UNREADABLE):
+        return None
+    return rows
 
 
 def column_values(path: str | Path, column: str) -> set[str]:
@@ -68,7 +121,7 @@ def column_values(path: str | Path, column: str) -> set[str]:
     if path.exists() and not (path / "state.json").exists():
         files = data_files(path)
         if all(file.suffix == ".parquet" for file in files):
-            with contextlib.suppress(pa.ArrowException, OSError):  # other columns, images among them, are not read
+            with contextlib.suppress(pa.ArrowException, *UNREADABLE):  # other columns, images among them, are not read
                 tables = [pq.read_table(file, columns=[column]) for file in files]
                 return {value for table in tables for value in table.column(0).unique().to_pylist() if value is not None}
     return {row.values[column] for row in iter_rows(path) if isinstance(row.values.get(column), str)}
@@ -99,22 +152,50 @@ def _parquet_rows(file: Path, required: Sequence[str]) -> Iterator[RawRow]:
 
     try:
         parquet = pq.ParquetFile(file)
-    except (pa.ArrowException, OSError) as exc:
+    except (pa.ArrowException, *UNREADABLE) as exc:
         yield RawRow(file, None, {}, f"not a readable parquet file ({exc})")
         return
     with parquet:
         missing = [name for name in required if name not in parquet.schema_arrow.names]
         if missing:
-            yield RawRow(file, None, {}, missing_text(missing, parquet.schema_arrow.names))
+            names = parquet.schema_arrow.names
+            yield RawRow(file, None, {}, missing_text(missing, names), tuple(names))
             return
         number = 0
         try:
             for batch in parquet.iter_batches(batch_size=BATCH_ROWS):
-                for values in batch.to_pylist():
-                    yield RawRow(file, number, values)
-                    number += 1
-        except (pa.ArrowException, OSError) as exc:
+                yield from batch_rows(batch, file, range(number, number + batch.num_rows))
+                number += batch.num_rows
+        except (pa.ArrowException, ValueError, OSError) as exc:
             yield RawRow(file, None, {}, f"can't be read beyond row {number} ({exc})")
+
+
+def batch_rows(batch: pa.RecordBatch, file: Path, numbers: Iterable[int]) -> Iterator[RawRow]:
+    """The rows of a batch under their numbers; one with a value that Python can't hold comes as an error."""
+    import pyarrow as pa
+
+    try:
+        rows = batch.to_pylist()
+    except (pa.ArrowException, *UNREADABLE):
+        yield from _row_by_row(batch, file, numbers)
+        return
+    for number, values in zip(numbers, rows, strict=True):
+        yield RawRow(file, number, values)
+
+
+def _row_by_row(batch: pa.RecordBatch, file: Path, numbers: Iterable[int]) -> Iterator[RawRow]:
+    import pyarrow as pa
+
+    for place, number in enumerate(numbers):
+        values: dict[str, Any] = {}
+        error = None
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            try:
+                values[name] = column[place].as_py()
+            except (pa.ArrowException, *UNREADABLE) as exc:
+                error = f"column {name!r} ({column.type}) holds a value that can't be read ({type(exc).__name__}: {exc})"
+                break
+        yield RawRow(file, number, values if error is None else {}, error)
 
 
 def _jsonl_rows(file: Path) -> Iterator[RawRow]:
@@ -127,10 +208,25 @@ def _jsonl_rows(file: Path) -> Iterator[RawRow]:
             except ValueError as exc:
                 yield RawRow(file, number, {}, f"not a line of JSON ({exc})")
                 continue
-            if isinstance(values, dict):
-                yield RawRow(file, number, values)
-            else:
+            except RecursionError:
+                yield RawRow(file, number, {}, "JSON nested too deeply to be read; a row is a mapping of columns")
+                continue
+            if not isinstance(values, dict):
                 yield RawRow(file, number, {}, f"holds a {type(values).__name__}, not a mapping of columns")
+                continue
+            broken = _broken_text(values) if _MAY_BE_SURROGATE.search(line) else None
+            yield RawRow(file, number, values if broken is None else {}, broken)
+
+
+def _broken_text(values: Mapping[str, Any]) -> str | None:
+    """Names the column whose text holds half of a UTF-16 pair: JSON can spell it, and nothing else can hold it."""
+    for name, value in values.items():
+        try:
+            json.dumps({name: value}, ensure_ascii=False).encode()
+        except UnicodeEncodeError as exc:
+            half = exc.object[exc.start]
+            return f"column {name!a} holds {half!a}, half of a UTF-16 pair, which is no text; write the whole character"
+    return None
 
 
 def _saved_dataset_rows(path: Path, required: Sequence[str]) -> Iterator[RawRow]:
@@ -144,12 +240,13 @@ def _saved_dataset_rows(path: Path, required: Sequence[str]) -> Iterator[RawRow]
     assert isinstance(saved, datasets.Dataset)
     missing = [name for name in required if name not in saved.column_names]
     if missing:
-        yield RawRow(path, None, {}, missing_text(missing, saved.column_names))
+        yield RawRow(path, None, {}, missing_text(missing, saved.column_names), tuple(saved.column_names))
         return
     stored = saved.with_format("arrow")  # images as stored, undecoded
     for start in range(0, len(saved), BATCH_ROWS):
-        for offset, values in enumerate(stored[start : start + BATCH_ROWS].to_pylist()):
-            yield RawRow(path, start + offset, values)
+        numbers = iter(range(start, len(saved)))
+        for batch in stored[start : start + BATCH_ROWS].to_batches():
+            yield from batch_rows(batch, path, list(itertools.islice(numbers, batch.num_rows)))
 
 
 def missing_text(missing: Sequence[str], present: Sequence[str]) -> str:

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rl.data.containers import RawRow, iter_rows
-from rl.data.layouts import READERS, WRITERS
-from rl.data.schema import REQUIRED_COLUMNS, infer_schema, rows_to_table
+from rl.data.layouts import READERS, WRITERS, layout_of, write_verl
+from rl.data.schema import CORE_COLUMNS, EXTRA_COLUMNS, REQUIRED_COLUMNS, core_type, infer_schema, rows_to_table
 from rl.data.validate import BadRow, RowError, to_sample
 from rl.errors import DataError
 from rl.records import Sample
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 OnBad = Literal["skip", "raise"]
 Layout = Literal["rl172k", "jsonl", "verl", "trl", "virl39k"]
 
 SHARD_ROWS = 50_000
+_SCHEMA_ROWS = 1024
+MENDING = "; mend the row, or leave such rows out: on_bad_row: skip in a config, --skip-bad of `rl data convert`"
 
 
 def read_samples(path: str | Path, *, on_bad: OnBad = "raise", report: list[BadRow] | None = None) -> list[Sample]:
@@ -43,6 +50,17 @@ def iter_samples(
     layout: Layout = "rl172k",
 ) -> Iterator[Sample]:
     """As `read_samples`, one at a time, and from any layout."""
+    yield from (sample for _, sample in iter_pairs(path, on_bad=on_bad, report=report, layout=layout))
+
+
+def iter_pairs(
+    path: str | Path,
+    *,
+    on_bad: OnBad = "raise",
+    report: list[BadRow] | None = None,
+    layout: Layout = "rl172k",
+) -> Iterator[tuple[RawRow, Sample]]:
+    """As `iter_samples`, each with the row that it was read from."""
     if on_bad not in ("skip", "raise"):
         raise DataError(f"on_bad is {on_bad!r}; known: skip, raise")
     translate = _reader(layout)
@@ -54,14 +72,51 @@ def iter_samples(
             if sample.id in seen:
                 raise RowError(f"duplicate id {sample.id!r}; ids name samples across a run, make them unique")
         except RowError as exc:
-            bad = BadRow(str(raw.file), raw.row, str(exc))
+            other = layout_of(raw.columns or raw.values) if translate is None else None
+            bad = BadRow(str(raw.file), raw.row, str(exc) if other is None else _of_another_layout(raw.file, other))
             if report is not None:
                 report.append(bad)
             if on_bad == "raise":
-                raise DataError(f"{bad}; mend the row, or read with on_bad='skip'") from exc
+                raise DataError(f"{bad}{'' if other or raw.row is None else MENDING}") from exc
             continue
         seen.add(sample.id)
-        yield sample
+        yield raw, sample
+
+
+def _of_another_layout(file: Path, layout: str) -> str:
+    return (
+        f"these are columns of the {layout} layout, not of RL-172K; translate them: "
+        f"`rl data convert {file} OUT.parquet --from {layout}`"
+    )
+
+
+def carried_schema(path: str | Path, layout: Layout = "rl172k") -> pa.Schema:
+    """Types of the columns that samples of a dataset carry besides those of the layout's core; images are not kept.
+
+    Raises:
+        DataError: a column whose values are of types that don't go together.
+    """
+    import pyarrow as pa
+
+    from rl.data.stream import stream_schema
+
+    translate = _reader(layout)
+    if translate is None:
+        whole = stream_schema(path)
+        return pa.schema([field.remove_metadata() for field in whole if field.name not in CORE_COLUMNS])
+    parts: list[pa.Schema] = []
+    try:
+        rows = _carried_rows(path, translate)
+        while block := list(itertools.islice(rows, _SCHEMA_ROWS)):
+            names = dict.fromkeys(name for row in block for name in row)
+            parts.append(pa.Table.from_pylist([{name: row.get(name) for name in names} for row in block]).schema)
+        merged = pa.unify_schemas(parts, promote_options="permissive") if parts else pa.schema([])
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as exc:
+        raise DataError(f"{path}: a carried column holds values of types that don't go together ({exc})") from exc
+    fields = {name: core_type(name) for name in EXTRA_COLUMNS}
+    for field in merged:
+        fields[field.name] = core_type(field.name) if pa.types.is_null(field.type) else field.type
+    return pa.schema(list(fields.items()))
 
 
 def write_samples(samples: Sequence[Sample], path: str | Path, shard_rows: int = SHARD_ROWS) -> list[Path]:
@@ -112,6 +167,8 @@ def convert(
         raise DataError(f"{dst} is to be JSONL; give it the suffix .jsonl")
     if write_as in ("rl172k", "jsonl"):
         write_row: Callable[[Sample], dict[str, Any]] = sample_to_row
+    elif write_as == "verl":
+        write_row = _verl_writer()
     elif write_as in WRITERS:
         write_row = WRITERS[write_as]
     else:
@@ -119,6 +176,11 @@ def convert(
     rows = [write_row(sample) for sample in iter_samples(src, on_bad=on_bad, report=report, layout=read_as)]
     write_rows(rows, dst)
     return len(rows)
+
+
+def _verl_writer() -> Callable[[Sample], dict[str, Any]]:
+    numbers = itertools.count()
+    return lambda sample: write_verl(sample, index=next(numbers))
 
 
 def write_rows(rows: Sequence[Mapping[str, Any]], path: Path, shard_rows: int = SHARD_ROWS) -> list[Path]:
@@ -154,6 +216,13 @@ def _reader(layout: str) -> Callable[[RawRow], dict[str, Any]] | None:
     return READERS[layout]
 
 
+def _carried_rows(path: str | Path, translate: Callable[[RawRow], dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for raw in iter_rows(path):
+        if raw.error is None:
+            with contextlib.suppress(RowError):  # said, with the row, when it is read as a sample
+                yield {name: value for name, value in translate(raw).items() if name not in CORE_COLUMNS}
+
+
 def _translated(raw: RawRow, translate: Callable[[RawRow], dict[str, Any]]) -> RawRow:
     return RawRow(raw.file, raw.row, translate(raw))
 
@@ -162,11 +231,12 @@ def _schema_of(rows: Sequence[Mapping[str, Any]]) -> Any:
     """The layout's schema where the rows are of it; otherwise arrow's own reading of the values."""
     import pyarrow as pa
 
-    from rl.data.schema import CORE_COLUMNS, with_feature_metadata
+    from rl.data.schema import with_feature_metadata
 
     if not rows or "problem" in rows[0]:
         return infer_schema({k: v for k, v in row.items() if k not in CORE_COLUMNS} for row in rows)
-    return with_feature_metadata(pa.Table.from_pylist([dict(row) for row in rows]).schema)
+    names = {name: None for row in rows for name in row}  # from_pylist takes the columns of the first row alone
+    return with_feature_metadata(pa.Table.from_pylist([{name: row.get(name) for name in names} for row in rows]).schema)
 
 
 def _write_parquet(rows: Sequence[Mapping[str, Any]], schema: Any, path: Path) -> None:

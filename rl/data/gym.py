@@ -54,6 +54,26 @@ def gym_rows(
         }
 
 
+def parse_counts(items: Sequence[str]) -> dict[str, int]:
+    """`NAME=ROWS` texts as rows by dataset, in their order; `all=ROWS` stands for every dataset not named.
+
+    Raises:
+        DataError: a text of another form, a dataset named twice, or the library is missing.
+    """
+    counts: dict[str, int] = {}
+    for item in items:
+        name, sep, rows = item.partition("=")
+        if not sep or not name or not rows.isdecimal() or int(rows) < 1:
+            raise DataError(f"{item!r} is not of the form NAME=ROWS, such as leg_counting=100")
+        if name in counts:
+            raise DataError(f"the dataset {name!r} is given twice; name it once, with all its rows")
+        counts[name] = int(rows)
+    each = counts.pop("all", None)
+    if each is not None:
+        counts |= {name: each for name in sorted(_names() - counts.keys())}
+    return counts
+
+
 def write_gym(path: str | Path, counts: Mapping[str, int], *, seed: int) -> Path:
     """Write `counts` rows per dataset, each with its default config, as one parquet file.
 
@@ -79,19 +99,29 @@ def _extras(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{COLUMN: row[COLUMN]} for row in rows]
 
 
-def _create(dataset: str, count: int, seed: int, config: dict[str, Any]) -> Any:
+def _names() -> set[str]:
+    """Names of the datasets; a composite one is a mixture of others, and rows can be mixed as they are."""
+    return set(_library()[1]) - {"composite"}
+
+
+def _library() -> tuple[Any, Mapping[str, Any]]:
+    """The module and its datasets by name."""
     try:
         import reasoning_gym
         from reasoning_gym.factory import DATASETS
     except ModuleNotFoundError as exc:
         raise DataError(f"reasoning-gym rows need {exc.name}; install the extra `reasoning-gym`") from exc
-    from rewards.settings import unknown_name
+    return reasoning_gym, DATASETS
 
-    if dataset not in DATASETS or dataset == "composite":
-        raise DataError(unknown_name("reasoning-gym dataset", dataset, set(DATASETS) - {"composite"}))
+
+def _create(dataset: str, count: int, seed: int, config: dict[str, Any]) -> Any:
+    from rewards.names import unknown_name
+
+    if dataset not in _names():
+        raise DataError(unknown_name("reasoning-gym dataset", dataset, _names()))
     if {"seed", "size"} & set(config):
         raise DataError(f"{dataset}: seed and size follow from the arguments; leave them out of config")
     try:
-        return reasoning_gym.create_dataset(dataset, seed=seed, size=count, **config)
+        return _library()[0].create_dataset(dataset, seed=seed, size=count, **config)
     except (TypeError, ValueError, AssertionError) as exc:
         raise DataError(f"{dataset} can't be made with {config}: {exc}") from exc

@@ -12,10 +12,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rl.data.formats import iter_samples
+from rl.data.formats import Layout, iter_pairs
+from rl.data.images import decode_image
 from rl.data.validate import BadRow
+from rl.errors import DataError
 
 SHOWN_BAD_ROWS = 20
+DECODED_PIXELS = 512 * 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +57,18 @@ class Summary:
     answer_chars: Spread
     """Of the first accepted answer."""
     bad_rows: list[BadRow] = field(default_factory=list)
+    """What can't be used: rows, and files of which no row was read."""
+
+    @property
+    def bad(self) -> str:
+        """How many of both, in words."""
+        files = sum(bad.row is None for bad in self.bad_rows)
+        counts = ((files, "file"), (len(self.bad_rows) - files, "row"))
+        return " and ".join(f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts if count)
 
 
-def summarise(path: str | Path) -> Summary:
-    """Read the whole dataset, bad rows left out and listed.
+def summarise(path: str | Path, layout: Layout = "rl172k") -> Summary:
+    """Read the whole dataset of a layout and decode its images, bad rows left out and listed.
 
     Raises:
         DataError: no such dataset.
@@ -67,13 +78,18 @@ def summarise(path: str | Path) -> Summary:
     per_row: Counter[int] = Counter()
     sizes: Counter[tuple[int, int]] = Counter()
     problem_chars, answer_chars = [], []
-    for sample in iter_samples(path, on_bad="skip", report=bad):
+    for raw, sample in iter_pairs(path, on_bad="skip", report=bad, layout=layout):
+        try:
+            found = [_size(data) for data in sample.images]
+        except DataError as exc:
+            bad.append(BadRow(str(raw.file), raw.row, str(exc)))
+            continue
         counts["source"][sample.source] += 1
         counts["problem"][sample.problem_type] += 1
         counts["answer"][sample.answer_type] += 1
         counts["prompt"][sample.prompt_type] += 1
         per_row[len(sample.images)] += 1
-        sizes.update(_size(data) for data in sample.images)
+        sizes.update(found)
         problem_chars.append(len(sample.problem))
         answer_chars.append(len(sample.answers[0]))
     return Summary(
@@ -111,7 +127,7 @@ def render(summary: Summary, console: Console) -> None:
     console.print(table)
     if not summary.bad_rows:
         return
-    console.print(f"[red]{len(summary.bad_rows)} rows can't be used[/red]")
+    console.print(f"[red]{summary.bad} can't be used[/red]")
     for bad in summary.bad_rows[:SHOWN_BAD_ROWS]:
         console.print(f"  {bad}", markup=False, highlight=False, soft_wrap=True)
     if len(summary.bad_rows) > SHOWN_BAD_ROWS:
@@ -124,5 +140,7 @@ def _add(table: Table, what: str, counts: dict[str, int]) -> None:
 
 
 def _size(data: bytes) -> tuple[int, int]:
+    """Width and height as stored, once the pixels could be decoded: a cut-off JPEG still opens."""
+    decode_image(data, DECODED_PIXELS)
     with Image.open(io.BytesIO(data)) as image:
         return image.size

@@ -26,32 +26,6 @@ PROBLEM_TYPES = (
     "science",
 )
 
-ANSWER_TYPES = (
-    "multiple-choice",
-    "math-expressions",
-    "html-code",
-    "svg-code",
-    "general-code",
-    "bbox",
-    "number",
-    "critic",
-    "boolean",
-    "ocrtext",
-    "any",
-    "judge",
-    "e-smiles",
-    "string",
-    "point",
-    "smiles",
-    "caption-qa",
-    "reasoning-gym",
-    "counting",
-    "point-in-box",
-    "reaction",
-    "format",
-)
-"""Those of the published layout and of the built-in verifiers; plug-ins add to them."""
-
 REQUIRED_COLUMNS = ("id", "problem", "answer", "problem_type", "answer_type", "source")
 """A row without one of these can't be used; the others have defaults."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -78,6 +79,44 @@ class PromptRef(NamedTuple):
     sample_id: str
 
 
+class ProfileRequest(NamedTuple):
+    """Prompts at which an order wants new attempts by the policy as it is."""
+
+    ids: tuple[str, ...]
+    attempts: int
+    """At each."""
+
+
+class PromptSource(Protocol):
+    """What decides which prompt a run asks for next."""
+
+    def __next__(self) -> PromptRef: ...
+
+    def observe(self, sample_id: str, rewards: Sequence[float | None], fate: str, uid: int) -> None:
+        """A group has got its fate; None is a grader that failed, and a group that failed has no rewards at all."""
+        ...
+
+    def advance(self, step: int) -> dict[str, float]:
+        """Take in what was observed since the last call, whatever order it came in; `step` steps are done.
+
+        Returns:
+            Metrics of the step.
+        """
+        ...
+
+    def profile_wanted(self) -> ProfileRequest | None:
+        """What is to be profiled before training goes on."""
+        ...
+
+    def profiled(self, counts: Mapping[str, tuple[int, int]]) -> None:
+        """The answer to a request: (right, valid) attempts by id."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
 class OrderedPrompts:
     """Every id once per epoch, in an order drawn from (seed, epoch); never ends, and goes on where a state says.
 
@@ -107,9 +146,21 @@ class OrderedPrompts:
         self._index += 1
         return ref
 
+    def observe(self, sample_id: str, rewards: Sequence[float | None], fate: str, uid: int) -> None:
+        """The order does not depend on outcomes."""
+
+    def advance(self, step: int) -> dict[str, float]:
+        return {}
+
+    def profile_wanted(self) -> ProfileRequest | None:
+        return None
+
+    def profiled(self, counts: Mapping[str, tuple[int, int]]) -> None:
+        raise AssertionError("no profile was asked for")
+
     def state_dict(self) -> dict[str, Any]:
         """Where the next prompt comes from, and a digest of what it is drawn from."""
-        return {"epoch": self._epoch, "index": self._index, "seed": self._seed, "ids": self._ids_digest()}
+        return {"epoch": self._epoch, "index": self._index, "seed": self._seed, "ids": ids_digest(self._ids)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on exactly where `state` was taken.
@@ -117,7 +168,11 @@ class OrderedPrompts:
         Raises:
             CheckpointError: the state belongs to another set or order of ids, or to another seed.
         """
-        if state["ids"] != self._ids_digest():
+        if "kind" in state:
+            raise CheckpointError(
+                f"the checkpoint's prompts came from a curriculum ({state['kind']}); resume with the same data.curriculum"
+            )
+        if not is_digest(state["ids"], self._ids):
             raise CheckpointError("the checkpoint's prompts are other ids than this dataset's; resume with the same")
         if state["seed"] != self._seed:
             raise CheckpointError(f"the checkpoint's order was drawn from seed {state['seed']}, not {self._seed}")
@@ -128,5 +183,14 @@ class OrderedPrompts:
         digest = hashlib.sha256(f"{self._seed}|{epoch}".encode()).digest()
         return random.Random(int.from_bytes(digest[:8], "big")).sample(self._ids, len(self._ids))
 
-    def _ids_digest(self) -> str:
-        return hashlib.sha256("\n".join(self._ids).encode()).hexdigest()
+
+def ids_digest(ids: Sequence[str]) -> str:
+    """sha256 (hex) of names in their order, whatever characters they hold."""
+    return hashlib.sha256(json.dumps(list(ids)).encode()).hexdigest()
+
+
+def is_digest(digest: str, ids: Sequence[str]) -> bool:
+    """Whether `digest` is that of `ids`: by `ids_digest`, or by joined lines, which some checkpoints hold."""
+    if digest == ids_digest(ids):
+        return True
+    return not any("\n" in name for name in ids) and digest == hashlib.sha256("\n".join(ids).encode()).hexdigest()

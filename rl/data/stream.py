@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rl.data.containers import BATCH_ROWS, RawRow, data_files, iter_rows, missing_text
+from rl.data.containers import BATCH_ROWS, RawRow, batch_rows, data_files, iter_rows, missing_text
 from rl.data.formats import OnBad, sample_to_row
 from rl.data.schema import CORE_COLUMNS, EXTRA_COLUMNS, core_type, infer_schema, rows_to_table, with_feature_metadata
 from rl.data.validate import BadRow
@@ -64,8 +64,7 @@ def iter_chosen_blocks(
             if conforming is not None:
                 yield conforming
             else:
-                rows = zip(taken.tolist(), batch.to_pylist(), strict=True)
-                yield [RawRow(file, number, values) for number, values in rows]
+                yield list(batch_rows(batch, file, taken.tolist()))
 
 
 def stream_schema(path: str | Path) -> pa.Schema:
@@ -113,9 +112,13 @@ class SampleWriter:
         (path if shard_rows else path.parent).mkdir(parents=True, exist_ok=True)
 
     def add(self, sample: Sample) -> None:
+        self.add_row(sample_to_row(sample))
+
+    def add_row(self, row: dict[str, Any]) -> None:
+        """As `add` for a row of the writer's schema, whichever layout that is."""
         if self._batches:
             self._flush()
-        self._pending.append(sample_to_row(sample))
+        self._pending.append(row)
         self.rows += 1
         if len(self._pending) >= min(FLUSH_ROWS, self._shard_rows or FLUSH_ROWS):
             self._flush()
@@ -204,8 +207,7 @@ class SampleWriter:
 
 def _chosen_parquet(file: Path, numbers: np.ndarray) -> Iterator[RawRow]:
     for taken, batch in _chosen_batches(file, numbers):
-        for number, values in zip(taken.tolist(), batch.to_pylist(), strict=True):
-            yield RawRow(file, number, values)
+        yield from batch_rows(batch, file, taken.tolist())
 
 
 def _chosen_batches(file: Path, numbers: np.ndarray) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
@@ -232,6 +234,10 @@ def _conforming(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch | No
     """The batch with exactly the columns of `schema`, absent ones null; None where that takes more than copying."""
     import pyarrow as pa
 
+    try:
+        batch.validate(full=True)
+    except pa.ArrowInvalid:  # text that is no UTF-8, say; the rows that hold it are told apart one by one
+        return None
     columns = []
     for field in schema:
         if field.name not in batch.schema.names:

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from rl.algo.passk import pass_at_k
-from rl.cluster import RewardClient, RolloutPool, failed_prompt
+from rl.cluster import RewardClient, RolloutPool
 from rl.config.rollout import RolloutConfig, SamplingConfig
+from rl.fleet import failed_prompt
 from rl.metrics.console import progress
 from rl.records import RIGHT, GroupMeta
+from rl.rollout.endpoint import EndpointPool
 from rl.rollout.worker import PromptTask
 
 
@@ -50,17 +52,17 @@ def prompts_in_flight(config: RolloutConfig, k: int) -> int:
     return max(1, 2 * config.workers * config.engine.max_num_seqs // k)
 
 
-async def attempt(pool: RolloutPool, rewards: RewardClient, source: str, task: PromptTask) -> Attempts:
+async def attempt(pool: RolloutPool | EndpointPool, rewards: RewardClient, source: str, task: PromptTask) -> Attempts:
     """The scored completions of one task; a prompt that fails has no rewards."""
     try:
         meta, scoring, _ = await pool.generate(task)
-        values, statuses = await rewards.score(scoring, evaluation=True)
+        grades = await rewards.score(scoring, evaluation=True)
     except Exception as exc:
         cause = failed_prompt(exc)
         if cause is None:
             raise
         return Attempts(None, task.sample_id, source, (None,) * task.n, (f"failed: {cause}",) * task.n, None)
-    return Attempts(meta, task.sample_id, meta.source, values, statuses, scoring)
+    return Attempts(meta, task.sample_id, meta.source, grades.outcomes, grades.statuses, scoring)
 
 
 async def attempt_all(
@@ -126,7 +128,7 @@ async def examples(pool: RolloutPool, dataset: str, attempts: Sequence[Attempts]
     rounds = [row for rank in range(count) for rows in by_source.values() for row in rows[rank : rank + 1]]
     result = []
     for attempt in rounds[:count]:
-        shown = await pool.actors[0].example.remote(dataset, attempt.sample_id)
+        shown = await pool.example(dataset, attempt.sample_id)
         scoring = await attempt.scoring
         result.append(
             {"id": attempt.sample_id, "source": attempt.source}

@@ -1,7 +1,7 @@
-"""One rank of the RL learner: an FSDP2 policy, its optimiser, and the step that turns groups into a new version.
+"""One rank of the RL learner: a sharded policy, its optimiser, and the step that turns groups into a new version.
 
 Created as a Ray actor by `rl.cluster.LearnerGroup`. All ranks get the same calls at the same time, because every public
-method below holds collectives.
+method below but `written` holds collectives.
 """
 
 from __future__ import annotations
@@ -10,22 +10,27 @@ import socket
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch.distributed.checkpoint.api import CheckpointException
 
+from rl.batch.packing import CostModel
 from rl.batch.plan import UpdateShare
-from rl.batch.sequences import ImageTable, MicroBatch, collate, split_by_tokens
+from rl.batch.sequences import ImageTable, collate
 from rl.config.train import TrainConfig
-from rl.learner import checkpoint
+from rl.errors import CheckpointError, DivergenceError
+from rl.learner.batches import MicroBatcher, shape_sums
+from rl.learner.build import build_strategy
 from rl.learner.export import checkpoint_tensors, export_hf
-from rl.learner.fsdp import all_reduce_sum, close_ranks, free_port, init_ranks, make_optimizer, shard
 from rl.learner.objective import Objective, Update
+from rl.learner.ranks import all_reduce_sum, close_ranks, free_port, init_ranks
 from rl.learner.samples import RolloutSample, rollout_samples
-from rl.learner.step import optimizer_step
+from rl.learner.step import Skips, optimizer_step
 from rl.models.encoder import PromptEncoder
-from rl.models.policy import load_policy
 from rl.records import Group, WeightBundle
 from rl.sync.bundle import pack
 
@@ -36,6 +41,8 @@ class LearnerRank:
     def __init__(self, rank: int, config: TrainConfig) -> None:
         self.rank, self.config = rank, config
         self.version = 0
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="export")
+        self._writing: list[Future[Any]] = []
         self._probe: list[RolloutSample] = []
         self._probe_images = ImageTable()
 
@@ -50,17 +57,22 @@ class LearnerRank:
         config = self.config
         self.device = init_ranks(self.rank, config.learner.ranks, address, port, config.learner)
         torch.manual_seed(config.seed)
-        self.policy = load_policy(config.model)
         self.encoder = PromptEncoder(config.model, config.data.prompts)
-        shard(self.policy, config.learner.fsdp, self.device)
-        self.objective = Objective(config, self.policy, self.device)
         total = config.steps * config.algo.updates_per_step
-        self.optimizer, self.schedule = make_optimizer(self.policy, config.learner.optimizer, total)
+        self.strategy, _ = build_strategy(config.model, config.trainable, config.learner, total, self.device)
+        self.policy = self.strategy.policy
+        self.batcher = MicroBatcher(config.learner, self.policy, self.encoder.pad_id, self.device)
+        self.objective = Objective(config, self.policy, self.device)
+        self.skips = Skips(config.learner.optimizer.max_skipped_in_a_row)
         return socket.gethostname()
+
+    def cost_model(self) -> CostModel:
+        """For balancing work over ranks."""
+        return self.batcher.cost
 
     def publish(self) -> WeightBundle | None:
         """The current weights, gathered; None on ranks other than 0."""
-        tensors = checkpoint_tensors(self.policy)
+        tensors = checkpoint_tensors(self.policy, self.strategy)
         return pack(tensors, self.version) if self.rank == 0 else None
 
     def set_probe(self, groups: list[Group]) -> np.ndarray | None:
@@ -86,7 +98,7 @@ class LearnerRank:
             for group, part in zip(groups, share.groups, strict=True):
                 samples[-1] += rollout_samples(group, part.advantages, self.policy, self.encoder, images, self.version)
         prepared = [
-            self.objective.prepare(part, self._micro_batches(part, images), i, share.sequences)
+            self.objective.prepare(part, self.batcher.of_own([s.tokens for s in part], images), i, share.sequences)
             for i, (part, share) in enumerate(zip(samples, updates, strict=True))
         ]
         sums: defaultdict[str, float] = defaultdict(float)
@@ -101,50 +113,73 @@ class LearnerRank:
         metrics |= {"time/train_start": started, "time/train_end": time.time()}
         return metrics, bundle, logprobs
 
-    def save(self, folder: str) -> None:
-        """Learner state (DCP) and a Hugging Face export below `folder`."""
-        checkpoint.save(Path(folder) / "learner", self.policy, self.optimizer, self.schedule, self.version)
-        export_hf(self.policy, self.config.model, Path(folder) / "hf")
+    def save(self, folder: str, background: bool) -> None:
+        """Learner state (DCP) and a Hugging Face export below `folder`; `written` waits for them.
+
+        With `background` this returns when copies are made and the next step may start.
+        """
+        path = Path(folder)
+        state = self.strategy.save(path / "learner", self.version, background)
+        self._writing = [state, self._writer.submit(export_hf(self.strategy, self.config.model, path / "hf"))]
+        if not background:
+            self.written()
+
+    def written(self) -> None:
+        """Wait for the files of the last `save`. Runs beside the other calls. Raises CheckpointError."""
+        for part in self._writing:
+            try:
+                part.result()
+            except (Exception, CheckpointException) as exc:
+                raise CheckpointError(f"rank {self.rank} could not write its part of a checkpoint: {exc}") from exc
 
     def load(self, folder: str) -> int:
         """Restore the learner's state; returns its version."""
-        self.version = checkpoint.load(Path(folder) / "learner", self.policy, self.optimizer, self.schedule)
+        self.version = self.strategy.load(Path(folder) / "learner")
         return self.version
 
     def close(self) -> None:
         close_ranks()
 
-    def _micro_batches(self, samples: list[RolloutSample], images: ImageTable) -> list[MicroBatch]:
-        tokens = [sample.tokens for sample in samples]
-        parts = split_by_tokens([t.length for t in tokens], self.config.learner.tokens_per_microbatch)
-        return [collate(tokens, part, self.encoder.pad_id, images).to(self.device) for part in parts]
-
     def _update(self, update: Update) -> dict[str, float]:
         config = self.config
-        sums: defaultdict[str, float] = defaultdict(float)
-        loss, norm = optimizer_step(
-            self.policy,
-            self.optimizer,
-            self.schedule,
-            update.batches,
-            self.objective.loss_fn(update, sums),
-            config.learner.optimizer.clip_norm,
-            config.rollout.sampling.temperature,
-            sampled=True,
-        )
-        sums["loss"] += loss
-        sums["grad_norm"] += norm / config.learner.ranks  # the norm is global already; the sum over ranks restores it
-        sums["tokens/computed"] += sum(int(batch.attention_mask.sum()) for batch in update.batches)
+        sums: defaultdict[str, float] = defaultdict(float, {"loss": 0.0, "grad_norm": 0.0, "updates/skipped": 0.0})
+        try:
+            loss, norm = optimizer_step(
+                self.strategy,
+                update.batches,
+                self.objective.loss_fn(update, sums),
+                config.learner.optimizer.clip_norm,
+                config.rollout.sampling.temperature,
+                sampled=True,
+            )
+        except DivergenceError as exc:
+            self.skips.left_out(exc)
+            sums = defaultdict(float, dict.fromkeys(sums, 0.0) | {"updates/skipped": 1.0})
+        else:
+            self.skips.made()
+            sums["loss"] += loss
+            sums["grad_norm"] += norm
+        _add(sums, shape_sums(update.batches, config.learner.tokens_per_microbatch))
         return sums
 
     def _metrics(self, sums: Mapping[str, float], updates: int) -> dict[str, float]:
         total = all_reduce_sum(sums, self.device)
-        tokens = total.pop("tokens")
-        per_update = {key: total.pop(key) / updates for key in ("loss", "grad_norm")}
-        computed = total.pop("tokens/computed")
-        metrics = {key: value / tokens for key, value in total.items()}
-        lr = float(self.schedule.get_last_lr()[0])
-        return metrics | per_update | {"tokens/trained": tokens, "tokens/computed": computed, "lr": lr}
+        ranks = self.config.learner.ranks
+        tokens, skipped = total.pop("tokens"), total.pop("updates/skipped") / ranks
+        made = max(1.0, updates - skipped)
+        # The norm is that of all ranks already.
+        per_update = {"loss": total.pop("loss") / made, "grad_norm": total.pop("grad_norm") / made / ranks}
+        shape = {name: total.pop(f"batch/{name}") for name in ("tokens", "positions", "micro_batches", "over_budget")}
+        metrics = {key: value / max(1.0, tokens) for key, value in total.items()}
+        of_batches = {
+            "tokens/computed": shape["tokens"],
+            "batch/padding_share": 1 - shape["tokens"] / shape["positions"],
+            "batch/micro_batches": shape["micro_batches"] / updates / ranks,
+            "batch/over_budget": shape["over_budget"],
+            "updates/skipped": skipped,
+        }
+        lr = float(self.strategy.schedule.get_last_lr()[0])
+        return metrics | per_update | of_batches | {"tokens/trained": tokens, "lr": lr}
 
     @torch.no_grad()
     def _probe_logprobs(self) -> np.ndarray | None:

@@ -1,63 +1,126 @@
-"""Learner state on disk with torch's distributed checkpoint: parameters, optimiser, schedule, version."""
+"""Learner state on disk with torch's distributed checkpoint: trained parameters, optimiser, schedule, random state.
+
+Frozen parameters are left out: they are those of the model folder that the run names. The files hold no trace of how
+many ranks wrote them but for the random states, so any number of ranks can read them.
+"""
 
 from __future__ import annotations
 
+import pickle
+import zipfile
+from collections.abc import Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-import torch
+import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.metadata import Metadata
 from torch.optim.lr_scheduler import LambdaLR
 
-from rl.errors import CheckpointError
-from rl.models.policy import Policy
+from rl.errors import CheckpointError, TornCheckpointError, first_lines
+from rl.learner import randomness
+
+_WRITERS: dict[dist.ProcessGroup, dist.ProcessGroup] = {}
+"""For each learner's process group a second one of the same ranks, for the thread that writes."""
 
 
-def save(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, schedule: LambdaLR, version: int) -> None:
-    """Write all ranks' shards. Collective."""
-    model_state, optimizer_state = get_state_dict(policy, optimizer)
-    state = {
-        "model": model_state,
-        "optimizer": optimizer_state,
-        "schedule": _schedule_state(schedule),
-        "version": version,
-    }
-    dcp.save(state, checkpoint_id=str(folder))
+def parts_of(
+    model: Mapping[str, Any], optimizer: Mapping[str, Any], schedule: LambdaLR, version: int
+) -> dict[str, Any]:
+    """The parts of a checkpoint. Names are those of the policy's parameters; tensors are whole, or shards as DTensors.
+
+    Args:
+        optimizer: `state` by name, and `param_groups` with names in `params`, as torch's `get_state_dict` makes them.
+    """
+    place = {key: value for key, value in schedule.state_dict().items() if key != "lr_lambdas"} | {"lr_lambdas": [None]}
+    return {"model": model, "optimizer": optimizer, "schedule": place, "version": version}
 
 
-def load(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, schedule: LambdaLR) -> int:
-    """Restore in place, resharding if the number of ranks changed; returns the version. Collective.
+def write(folder: Path, parts: dict[str, Any], background: bool) -> Future[Any]:
+    """Copy this rank's parts to host memory, with its random state, then write them. Collective.
 
-    Parameters, momenta and the place in the schedule come from the folder; rates, betas and weight decay stay those of
-    `optimizer` and `schedule`, so a run can be resumed with others.
+    Args:
+        background: return when the copy is made, and let a thread write it.
+
+    Returns:
+        What is done, or raises, once the files are complete.
+    """
+    state = parts | {"random": {f"rank_{dist.get_rank()}": randomness.capture()}}
+    if background:
+        writing = dcp.async_save(state, checkpoint_id=str(folder), process_group=_writers())
+        assert isinstance(writing, Future)
+        return writing
+    done: Future[Any] = Future()
+    done.set_result(dcp.save(state, checkpoint_id=str(folder)))
+    return done
+
+
+def _writers() -> dist.ProcessGroup:
+    learner = dist.group.WORLD
+    assert learner is not None
+    if learner not in _WRITERS:
+        _WRITERS.clear()
+        _WRITERS[learner] = dist.new_group(backend="gloo")
+    return _WRITERS[learner]
+
+
+def read(folder: Path, parts: dict[str, Any]) -> dict[str, Any]:
+    """Read into the tensors of `parts`, whatever number of ranks wrote, and return them with the rest. Collective.
+
+    A rank that the writer had, too, takes up its random state; further ranks keep theirs.
 
     Raises:
-        CheckpointError: the folder is missing, torn or of another model.
+        TornCheckpointError: a file is cut short or garbled; it is named as far as that is known.
+        CheckpointError: the folder is missing, of another model, or of other trained parameters.
     """
     if not (folder / ".metadata").is_file():
         raise CheckpointError(f"{folder} holds no complete learner checkpoint (.metadata is missing)")
-    model_state, optimizer_state = get_state_dict(policy, optimizer)
-    state: dict[str, Any] = {
-        "model": model_state,
-        "optimizer": optimizer_state,
-        "schedule": _schedule_state(schedule),
-        "version": 0,
-    }
+    saved = _index(folder).state_dict_metadata
+    _check_parameters(folder, saved, parts["model"])
+    mine = f"rank_{dist.get_rank()}"
+    if any(key.startswith(f"random.{mine}.") for key in saved):
+        parts = parts | {"random": {mine: randomness.capture()}}
     try:
-        dcp.load(state, checkpoint_id=str(folder))
+        dcp.load(parts, checkpoint_id=str(folder))
     except (Exception, CheckpointException) as exc:  # torch derives the latter from BaseException
+        if (torn := _tear(exc)) is not None:
+            raise TornCheckpointError(
+                f"a file of {folder} is torn: {type(torn).__name__}: {first_lines(torn)}"
+            ) from exc
         raise CheckpointError(f"{folder} does not fit this run's model or optimiser: {exc}") from exc
-    settings = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-    set_state_dict(policy, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
-    for group, kept in zip(optimizer.param_groups, settings, strict=True):
-        group.update(kept)
-    _go_to(schedule, int(state["schedule"]["last_epoch"]))
-    return int(state["version"])
+    if "random" in parts:
+        randomness.restore(parts["random"][mine])
+    return parts
 
 
-def _go_to(schedule: LambdaLR, updates: int) -> None:
+def _index(folder: Path) -> Metadata:
+    """What the checkpoint says of itself, once every file that it names is as long as it should be."""
+    path = folder / ".metadata"
+    try:
+        index = dcp.FileSystemReader(str(folder)).read_metadata()
+        ends: dict[str, int] = {}
+        for place in index.storage_data.values():
+            ends[place.relative_path] = max(ends.get(place.relative_path, 0), place.offset + place.length)
+    except Exception as exc:  # a garbled pickle raises nearly anything
+        raise TornCheckpointError(f"{path} is torn: {type(exc).__name__}: {first_lines(exc)}") from exc
+    for name, end in sorted(ends.items()):
+        file = folder / name
+        size = file.stat().st_size if file.exists() else 0
+        if size < end:
+            raise TornCheckpointError(f"{file} is torn: it has {size} bytes of {end}")
+    return index
+
+
+def _tear(exc: BaseException) -> BaseException | None:
+    """The error within `exc` that only garbled bytes lead to, if there is one."""
+    inner = [each for each, _ in exc.failures.values()] if isinstance(exc, CheckpointException) else [exc]
+    marks = (EOFError, zipfile.BadZipFile, pickle.UnpicklingError)
+    return next((each for each in inner if isinstance(each, marks) or "PytorchStreamReader" in str(each)), None)
+
+
+def go_to(schedule: LambdaLR, updates: int) -> None:
     """Put the schedule, and the rates it sets, where `updates` optimizer updates have led."""
     schedule.last_epoch, schedule._step_count = updates, updates + 1
     rates = [base * factor(updates) for base, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
@@ -66,5 +129,15 @@ def _go_to(schedule: LambdaLR, updates: int) -> None:
     schedule._last_lr = rates
 
 
-def _schedule_state(schedule: LambdaLR) -> dict[str, Any]:
-    return {key: value for key, value in schedule.state_dict().items() if key != "lr_lambdas"} | {"lr_lambdas": [None]}
+def _check_parameters(folder: Path, saved: Mapping[str, Any], model: Mapping[str, Any]) -> None:
+    """What was trained must be what is trained: a missing part would start again, one too many would be lost."""
+    there = {key.removeprefix("model.") for key in saved if key.startswith("model.")}
+    problems = []
+    for kind, names in (("is without", sorted(model.keys() - there)), ("has besides", sorted(there - model.keys()))):
+        if names:
+            problems.append(f"{kind} {len(names)} of them ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})")
+    if problems:
+        raise CheckpointError(
+            f"{folder} does not fit this run's model: of the parameters that it trains the checkpoint "
+            f"{' and '.join(problems)}; resume with the model, trainable and learner.lora of the run that wrote it"
+        )

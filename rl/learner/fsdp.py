@@ -1,70 +1,127 @@
-"""FSDP2 over gloo or NCCL: process group, sharding, optimiser, gradient clipping, full state dicts.
-
-The same calls serve one CPU core and many GPUs; nothing else in the project touches `torch.distributed`.
-"""
+"""FSDP2 as a `Strategy`: sharding, gradient sums and clipping, whole tensors. The same calls serve CPUs and GPUs."""
 
 from __future__ import annotations
 
 import math
-import socket
-from collections.abc import Mapping
-from datetime import timedelta
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.optim.lr_scheduler import LambdaLR
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
-from rl.config.learner import FSDPConfig, LearnerConfig, OptimizerConfig
-from rl.learner.muon import MuonAdamW
+from rl.config.learner import FSDPConfig, LearnerConfig
+from rl.learner import checkpoint
+from rl.learner.activations import recompute
+from rl.learner.collectives import match_collectives
+from rl.learner.meta import materialise
+from rl.learner.optimizer import make_optimizer
 from rl.models.policy import Policy
 
-_TIMEOUT = timedelta(minutes=10)
+
+class Fsdp2:
+    """See `rl.learner.strategy.Strategy`. Parameters are sharded in place."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        config: LearnerConfig,
+        total_steps: int,
+        device: torch.device,
+        source: Policy | None = None,
+    ) -> None:
+        if config.activation_checkpointing:
+            recompute(blocks(policy))
+        shard(policy, config.fsdp, device, source)
+        self.policy = policy
+        self.optimizer: torch.optim.Optimizer
+        self.optimizer, self.schedule = make_optimizer(policy, config.optimizer, total_steps)
+
+    def begin(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def backward(self, loss: torch.Tensor, last: bool) -> None:
+        assert isinstance(self.policy, FSDPModule)
+        self.policy.set_requires_gradient_sync(last)
+        # FSDP averages gradients over ranks; the interface asks for their sum.
+        (loss * dist.get_world_size()).backward()
+
+    def finish(self, clip_norm: float) -> float:
+        _fill_missing_gradients(self.policy)
+        gradients = [p.grad for p in self.policy.parameters() if p.grad is not None]
+        total = nn.utils.get_total_norm(gradients)
+        norm = float(total.full_tensor() if hasattr(total, "full_tensor") else total)
+        if not math.isfinite(norm):
+            self.begin()
+            return norm
+        if norm > clip_norm:
+            torch._foreach_mul_(gradients, clip_norm / norm)
+        self.optimizer.step()
+        self.schedule.step()
+        return norm
+
+    def full_tensors(self) -> dict[str, torch.Tensor]:
+        return full_tensors(self.policy, to_host=True)
+
+    def save(self, folder: Path, version: int, background: bool = False) -> Future[Any]:
+        return checkpoint.write(folder, self._parts(version), background=background)
+
+    def load(self, folder: Path) -> int:
+        parts = checkpoint.read(folder, self._parts(0))
+        settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        set_state_dict(
+            self.policy,
+            self.optimizer,
+            model_state_dict=parts["model"],
+            optim_state_dict=parts["optimizer"],
+            options=StateDictOptions(ignore_frozen_params=True, strict=False),
+        )
+        for group, kept in zip(self.optimizer.param_groups, settings, strict=True):  # other dicts than before
+            group.update(kept)
+        checkpoint.go_to(self.schedule, int(parts["schedule"]["last_epoch"]))
+        return int(parts["version"])
+
+    def _parts(self, version: int) -> dict[str, Any]:
+        options = StateDictOptions(ignore_frozen_params=True)
+        model, optimizer = get_state_dict(self.policy, self.optimizer, options=options)
+        # Second names of tied parameters, and those whose first name is a frozen one.
+        known = {name for name, _ in self.policy.named_parameters(remove_duplicate=False)}
+        trained = {name for name, parameter in self.policy.named_parameters() if parameter.requires_grad}
+        model = {name: tensor for name, tensor in model.items() if name in trained or name not in known}
+        return checkpoint.parts_of(model, optimizer, self.schedule, version)
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("", 0))
-        return int(sock.getsockname()[1])
+def shard(policy: Policy, config: FSDPConfig, device: torch.device, source: Policy | None = None) -> None:
+    """Apply FSDP2 in place. Parameters stay float32; `param_dtype` is what forward and backward compute in.
 
-
-def init_ranks(rank: int, world_size: int, address: str, port: int, config: LearnerConfig) -> torch.device:
-    """Join the learner's process group; returns the device of this rank."""
-    torch.set_num_threads(config.threads)
-    cuda = config.gpus_per_rank > 0
-    device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
-    dist.init_process_group(
-        "nccl" if cuda else "gloo",
-        init_method=f"tcp://{address}:{port}",
-        rank=rank,
-        world_size=world_size,
-        timeout=_TIMEOUT,
-    )
-    return device
-
-
-def close_ranks() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()
-
-
-def shard(policy: Policy, config: FSDPConfig, device: torch.device) -> None:
-    """Apply FSDP2 in place. Parameters stay float32; `param_dtype` is what forward and backward compute in."""
-    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    Args:
+        source: where rank 0 takes the numbers of a policy on the meta device from.
+    """
     precision = MixedPrecisionPolicy()
     if config.param_dtype != "float32":
         precision = MixedPrecisionPolicy(param_dtype=getattr(torch, config.param_dtype), reduce_dtype=torch.float32)
-    policy.to(device)
-    policy.vision_always = dist.get_world_size() > 1
+    settings: dict[str, Any] = {
+        "mesh": init_device_mesh(device.type, (dist.get_world_size(),)),
+        "mp_policy": precision,
+        "offload_policy": CPUOffloadPolicy(pin_memory=device.type == "cuda") if config.cpu_offload else OffloadPolicy(),
+    }
+    on_meta = any(parameter.is_meta for parameter in policy.parameters())
+    if not on_meta:
+        policy.to(device)
+    match_collectives(policy)
     if config.wrap == "blocks":
-        for block in _blocks(policy):
-            fully_shard(block, mesh=mesh, mp_policy=precision, reshard_after_forward=config.reshard_after_forward)
-    fully_shard(policy, mesh=mesh, mp_policy=precision, reshard_after_forward=False)
+        for block in blocks(policy):
+            fully_shard(block, reshard_after_forward=config.reshard_after_forward, **settings)
+    fully_shard(policy, reshard_after_forward=False, **settings)
+    if on_meta:
+        materialise(policy, source, device, torch.device("cpu") if config.cpu_offload else device)
 
 
-def _blocks(policy: nn.Module) -> list[nn.Module]:
+def blocks(policy: nn.Module) -> list[nn.Module]:
     """The repeated transformer blocks: the members of every ModuleList of like modules."""
     found: list[nn.Module] = []
     for module in policy.modules():
@@ -73,82 +130,21 @@ def _blocks(policy: nn.Module) -> list[nn.Module]:
     return found
 
 
-def make_optimizer(policy: nn.Module, config: OptimizerConfig, total_steps: int) -> tuple[torch.optim.AdamW, LambdaLR]:
-    """The optimizer over the trained parameters and its learning-rate schedule."""
-    trained = {name: p for name, p in policy.named_parameters() if p.requires_grad}
-    optimizer: torch.optim.AdamW
-    if config.name == "muon":
-        # A row of an embedding is a vector by itself: it gets AdamW, as do norms, biases and the patch convolution.
-        matrices = {name: p for name, p in trained.items() if p.dim() == 2 and not _is_embedding(name)}
-        optimizer = MuonAdamW(
-            matrices.values(),
-            [p for name, p in trained.items() if name not in matrices],
-            lr=config.lr,
-            betas=config.betas,
-            eps=config.eps,
-            weight_decay=config.weight_decay,
-            momentum=config.momentum,
-        )
-    else:
-        optimizer = torch.optim.AdamW(
-            trained.values(),
-            lr=config.lr,
-            betas=config.betas,
-            eps=config.eps,
-            weight_decay=config.weight_decay,
-            foreach=True,
-        )
-    return optimizer, LambdaLR(optimizer, lambda step: lr_factor(step, total_steps, config))
+def _fill_missing_gradients(policy: nn.Module) -> None:
+    """Give parameters that no micro-batch used, as the vision tower without images, the zero gradient that they have.
 
-
-def _is_embedding(name: str) -> bool:
-    return any(part in name for part in ("embed", "lm_head"))
-
-
-def lr_factor(step: int, total_steps: int, config: OptimizerConfig) -> float:
-    """Share of the base learning rate at optimizer step `step`, counted from 0."""
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
-    if config.schedule == "constant":
-        return 1.0
-    done = min(1.0, (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps))
-    shape = 1 - done if config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
-    return config.final_lr_fraction + (1 - config.final_lr_fraction) * shape
-
-
-def clip_gradients(policy: nn.Module, max_norm: float) -> float:
-    """Scale gradients to at most `max_norm`; returns the global norm before clipping."""
-    norm = nn.utils.clip_grad_norm_([p for p in policy.parameters() if p.grad is not None], max_norm)
-    full = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-    return float(full)
-
-
-def all_reduce_sum(values: Mapping[str, float], device: torch.device) -> dict[str, float]:
-    """Sum each value over the ranks; every rank must pass the same keys."""
-    if dist.get_world_size() == 1:
-        return dict(values)
-    keys = sorted(values)
-    tensor = torch.tensor([values[key] for key in keys], dtype=torch.float64, device=device)
-    dist.all_reduce(tensor)
-    return dict(zip(keys, tensor.tolist(), strict=True))
-
-
-def all_gather_values(values: torch.Tensor) -> torch.Tensor:
-    """The values [n] of all ranks in one tensor, in the order of ranks; n may differ between them."""
-    if dist.get_world_size() == 1:
-        return values
-    counts = [torch.zeros(1, dtype=torch.int64, device=values.device) for _ in range(dist.get_world_size())]
-    dist.all_gather(counts, torch.tensor([values.numel()], device=values.device))
-    width = max(int(count) for count in counts)
-    parts = [values.new_zeros(width) for _ in counts]
-    dist.all_gather(parts, torch.nn.functional.pad(values, (0, width - values.numel())))
-    return torch.cat([part[: int(count)] for part, count in zip(parts, counts, strict=True)])
+    Optimizers pass over a missing gradient but go on with their momentum under a zero one. With several ranks the tower
+    always runs and has zeros, so without this the update would depend on the number of ranks.
+    """
+    for parameter in policy.parameters():
+        if parameter.requires_grad and parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
 
 
 def full_tensors(policy: nn.Module, to_host: bool = False) -> dict[str, torch.Tensor]:
     """Every parameter, gathered, under its name inside the Hugging Face model. Collective: all ranks call it.
 
-    With `to_host` rank 0 gets them in host memory, the others nothing; one whole tensor at a time is on a device.
+    With `to_host` rank 0 gets copies in host memory, the others nothing; one whole tensor at a time is on a device.
     """
     model = policy.model
     assert isinstance(model, nn.Module)
@@ -159,5 +155,5 @@ def full_tensors(policy: nn.Module, to_host: bool = False) -> dict[str, torch.Te
         if not to_host:
             result[name] = full.detach()
         elif rank == 0:
-            result[name] = full.detach().cpu()
+            result[name] = full.detach().to("cpu", copy=full is tensor)
     return result

@@ -19,11 +19,14 @@ from rl.algo.losses import load_loss
 from rl.algo.tokens import LossInputs
 from rl.batch.sequences import MicroBatch
 from rl.config.train import TrainConfig
-from rl.errors import ConfigError
-from rl.learner.fsdp import all_gather_values, all_reduce_sum, shard
+from rl.errors import ConfigError, DataError
+from rl.learner.batches import in_step
+from rl.learner.build import load
+from rl.learner.fsdp import shard
+from rl.learner.ranks import all_gather_values, all_reduce_sum
 from rl.learner.samples import RolloutSample, advantages_of, ages_of, behaviour_of, priorities_of
-from rl.learner.step import LossFn, most_over_ranks
-from rl.models.policy import Policy, TokenScores, load_policy
+from rl.learner.step import LossFn
+from rl.models.policy import Policy, TokenScores
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +58,7 @@ class Objective:
         self.temperature = config.rollout.sampling.temperature
         self.reference: Policy | None = None
         if self.loss_config.reference is not None:
-            self.reference = _load_reference(self.loss_config.reference.model or config.model, policy)
-            shard(self.reference, config.learner.fsdp, device)
+            self.reference = _load_reference(self.loss_config.reference.model or config.model, policy, config, device)
 
     def prepare(
         self, samples: Sequence[RolloutSample], batches: Sequence[MicroBatch], index: int, sequences: int
@@ -127,7 +129,13 @@ class Objective:
         if self.counted == "constant":
             return float(sequences * (self.loss_config.length_constant or self.config.rollout.sampling.max_tokens))
         trained = float(sum(sample.tokens.trained_tokens for sample in samples))
-        return all_reduce_sum({"tokens": trained}, self.device)["tokens"]
+        total = all_reduce_sum({"tokens": trained}, self.device)["tokens"]
+        if total == 0:
+            raise DataError(
+                "an update has no token to train on: every completion is empty or the environment's; look at the "
+                "rollouts, or set algo.filters to drop such groups"
+            )
+        return total
 
     def _select(
         self, samples: Sequence[RolloutSample], batches: Sequence[MicroBatch], logprobs: Sequence[torch.Tensor]
@@ -147,9 +155,9 @@ class Objective:
         return [values >= lowest for values in scores]
 
 
-def _load_reference(path: str, policy: Policy) -> Policy:
-    """A frozen model that scores the policy's tokens."""
-    reference = load_policy(path)
+def _load_reference(path: str, policy: Policy, config: TrainConfig, device: torch.device) -> Policy:
+    """A frozen model that scores the policy's tokens, sharded."""
+    reference, source = load(path, config.learner)
     reference.requires_grad_(False)
     words = [model.model.get_output_embeddings().weight.shape[0] for model in (reference, policy)]
     if words[0] != words[1] or reference.unsampled != policy.unsampled:
@@ -157,6 +165,7 @@ def _load_reference(path: str, policy: Policy) -> Policy:
             f"the reference {path} has {words[0]} tokens and the policy {words[1]}, or their vision tokens differ: the "
             "KL between them means nothing; set algo.loss.reference.model to a model with the policy's tokenizer"
         )
+    shard(reference, config.learner.fsdp, device, source)
     return reference
 
 
@@ -164,8 +173,7 @@ def _load_reference(path: str, policy: Policy) -> Policy:
 def token_logprobs(policy: Policy, batches: Sequence[MicroBatch], temperature: float) -> list[torch.Tensor]:
     """float32 [N] per micro-batch: logprobs of the trained tokens as they were sampled, without gradient.
 
-    A forward holds collectives: ranks with fewer micro-batches repeat their last one and drop the result.
+    Collective: ranks with fewer micro-batches repeat their last one and drop the result.
     """
-    rounds = most_over_ranks(len(batches))
-    padded = [*batches, *[batches[-1]] * (rounds - len(batches))]
-    return [policy(batch, temperature, sampled=True).logprobs for batch in padded][: len(batches)]
+    scored = [(policy(batch, temperature, sampled=True).logprobs, counted) for batch, counted in in_step(batches)]
+    return [logprobs for logprobs, counted in scored if counted]

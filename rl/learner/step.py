@@ -6,26 +6,25 @@ number of ranks changes the update.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.distributed as dist
-from torch.distributed.fsdp import FSDPModule
-from torch.optim.lr_scheduler import LambdaLR
 
 from rl.batch.sequences import MicroBatch
 from rl.errors import DivergenceError
-from rl.learner.fsdp import clip_gradients
-from rl.models.policy import Policy, TokenScores
+from rl.learner.ranks import most_over_ranks
+from rl.learner.strategy import Strategy
+from rl.models.policy import TokenScores
+
+logger = logging.getLogger(__name__)
 
 LossFn = Callable[[MicroBatch, TokenScores], torch.Tensor]
 
 
 def optimizer_step(
-    policy: Policy,
-    optimizer: torch.optim.Optimizer,
-    schedule: LambdaLR,
+    strategy: Strategy,
     batches: Sequence[MicroBatch],
     loss_fn: LossFn,
     clip_norm: float,
@@ -35,54 +34,49 @@ def optimizer_step(
     """Returns (this rank's share of the loss, global gradient norm before clipping).
 
     Ranks may hold different numbers of micro-batches: forward and backward hold collectives, so ranks
-    with fewer repeat their last one without weight. Every rank needs at least one.
+    with fewer repeat their last one without weight.
 
     Raises:
-        DivergenceError: the loss or the gradient norm is not finite; parameters are left as they were.
+        DivergenceError: the loss or the gradient norm is not finite on some rank; parameters and optimizer are left as
+            they were on all.
+        DataError: a rank has no micro-batch.
     """
-    assert isinstance(policy, FSDPModule), "shard the policy first"
-    world_size = dist.get_world_size()
-    optimizer.zero_grad(set_to_none=True)
-    total = 0.0
+    policy = strategy.policy
     rounds = most_over_ranks(len(batches))
+    strategy.begin()
+    total = 0.0
     for i in range(rounds):
-        policy.set_requires_gradient_sync(i == rounds - 1)
         if i < len(batches):
             loss = loss_fn(batches[i], policy(batches[i], temperature, sampled))
             total += loss.item()
         else:
             loss = policy(batches[-1], temperature, sampled).logprobs.sum() * 0.0
-        # FSDP averages gradients over ranks; the loss is already normalised globally, so undo the mean.
-        (loss * world_size).backward()
-    _fill_missing_gradients(policy)
-    norm = clip_gradients(policy, clip_norm)
-    if not math.isfinite(norm) or not math.isfinite(total):
-        optimizer.zero_grad(set_to_none=True)
+        last = i == rounds - 1
+        if last and not math.isfinite(total):
+            loss = loss * math.nan  # the norm, which all ranks share, tells the others
+        strategy.backward(loss, last)
+    norm = strategy.finish(clip_norm)
+    if not math.isfinite(norm):
         raise DivergenceError(
-            f"loss {total} and gradient norm {norm} are not finite, so the update was not made; lower the learning "
-            "rate, or resume from the last checkpoint"
+            f"loss {total}, gradient norm {norm}: on some rank not finite, so the update was not made; lower the "
+            "learning rate, resume from the last checkpoint, or allow learner.optimizer.max_skipped_in_a_row"
         )
-    optimizer.step()
-    schedule.step()
     return total, norm
 
 
-def _fill_missing_gradients(policy: Policy) -> None:
-    """Give parameters that no micro-batch used, as the vision tower without images, the zero gradient that they have.
+class Skips:
+    """Updates with numbers that are not finite, left out up to a limit in a row. All ranks decide alike."""
 
-    Optimizers pass over a missing gradient but go on with their momentum under a zero one. With several ranks the tower
-    always runs and has zeros, so without this the update would depend on the number of ranks.
-    """
-    for parameter in policy.parameters():
-        if parameter.requires_grad and parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
+    def __init__(self, allowed: int) -> None:
+        self.allowed, self._in_a_row = allowed, 0
 
+    def made(self) -> None:
+        """An update was made."""
+        self._in_a_row = 0
 
-def most_over_ranks(count: int) -> int:
-    """The largest number of micro-batches of any rank. Every rank must have at least one."""
-    assert count > 0, "a rank without a micro-batch can't take part in the collectives of a step"
-    if dist.get_world_size() == 1:
-        return count
-    tensor = torch.tensor(count, device="cuda" if dist.get_backend() == "nccl" else "cpu")
-    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
-    return int(tensor)
+    def left_out(self, cause: DivergenceError) -> None:
+        """An update was not made. Raises `cause` when that is one too many."""
+        self._in_a_row += 1
+        if self._in_a_row > self.allowed:
+            raise cause
+        logger.warning("update left out (%d in a row, %d allowed): %s", self._in_a_row, self.allowed, cause)

@@ -116,6 +116,31 @@ class RunTable:
             print(f"step {step}/{self._total}  {run_line(row)}", file=self._stream, flush=True)
             self._printed_at = now
 
+    def note(self, text: str) -> None:
+        """Print a line between steps; in a terminal it goes above the bar."""
+        if self._bars is not None:
+            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(text, file=self._stream, flush=True)
+
+
+def waiting_line(seconds: float, reasons: Mapping[str, int], ready: int, needed: int) -> str:
+    """`no batch for 1 min 05 s: 42 groups finished, 39 filtered (all_wrong 30, truncated 9), ..., 2 ready of 8 needed`.
+
+    Args:
+        reasons: groups by `fate:reason` since the last step, see `rl.ledger.Ledger.since_mark`.
+        ready: groups that wait to be trained, of `needed` that a step takes.
+    """
+    parts, finished = [], ready
+    for fate in ("filtered", "failed", "stale"):
+        counts = {name.partition(":")[2]: count for name, count in reasons.items() if name.partition(":")[0] == fate}
+        if counts:
+            named = ", ".join(f"{why} {count}" for why, count in sorted(counts.items(), key=lambda pair: -pair[1]))
+            parts.append(f"{sum(counts.values())} {fate} ({named})")
+            finished += sum(counts.values())
+    shown = [f"{finished} groups finished", *parts, f"{ready} ready of {needed} needed"]
+    return f"no batch for {seconds_text(seconds)}: {', '.join(shown)}"
+
 
 def run_line(row: Mapping[str, Any]) -> str:
     """`reward 0.412  length 96  staleness 0.8  1234 tok/s`; a part whose key is missing or null shows `-`."""

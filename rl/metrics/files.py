@@ -5,7 +5,8 @@ A run folder (for example `runs/quickstart/rl`) holds:
 | file | content |
 |---|---|
 | `config.yaml` | the resolved config |
-| `environment.json` | versions and CPU count of the machine that trained (written when the tracker opens) |
+| `mixture.yaml` | the mixture of rewards, where one grades |
+| `environment.json` | time, commit, versions and CPU count of the machine when the tracker first opened |
 | `metrics.jsonl` | one row per optimizer step; keys below |
 | `timeline.jsonl` | `{"actor", "phase", "start", "end", "step"}`: who did what when, in seconds since the run began |
 | `fates.jsonl` | one row per admission: `{"uid", "sample_id", "fate", "reason", "admitted_version", "step"}` |
@@ -17,15 +18,20 @@ Actors of the timeline: `learner`, `rollout-0`, ..., `reward`, `sync`. Phases: `
 `probe`, ... are work; `wait`, `idle` and `pause` are not.
 
 Keys of a metrics row, flat, floats unless said otherwise:
-`step`, `version`, `time_s` (since the run began), `loss`, `reward/mean`, `reward/<source>`, `accuracy/<source>`,
-`graders/failed` (completions without a grade),
+`step`, `version`, `time_s` (since the run began), `loss`,
+`reward/mean`, `reward/<source>` (as graded, before a mixture normalises them), `accuracy/<source>` (of outcomes),
+`component/<name>` (a part of the grades; mean of the completions that have it), `graders/failed` (completions without a
+grade),
 `response/length_mean`, `response/length_max`, `response/truncated_fraction`, `entropy` (nats),
 `kl/behaviour` (k3 of behaviour against proximal, nats), `clip/fraction`, `grad_norm`, `lr`,
 `staleness/mean`, `staleness/max`, `staleness/hist` (a mapping of age to number of groups),
-`groups/trained`, `groups/filtered`, `groups/stale`, `groups/failed`,
+`groups/finished`, `groups/trained`, `groups/filtered`, `groups/stale`, `groups/failed` (counts since the step before),
 `behaviour_weight/mean`, `behaviour_weight/capped_fraction` (out of the correction's bounds),
 `filter/groups/<reason>`, `filter/completions/<reason>` (counts since the step before; absent where zero),
 with the features that they belong to: `clip/dual_fraction`, `covariance/selected_fraction`, `kl/reference` (nats),
+with `data.curriculum`: `curriculum/rate_asked` and `curriculum/rate_got` (mean pass rate that the step's prompts were
+known for, and that they had), pool sizes `curriculum/<pool or domain>`, `curriculum/retired`, `curriculum/resting`,
+`curriculum/mean` (pass rate asked for), `curriculum/refreshes`,
 `probe/logprob_delta_mean`, `probe/logprob_delta_max` (nats), `probe/threshold` (optional: the limit in force),
 `time/step_s`, `time/learner_busy_s`, `time/learner_wait_s`, `time/rollout_busy_fraction`,
 `sync/stage_s`, `sync/pause_s`, `sync/apply_s`, `tokens/trained`.
@@ -51,6 +57,7 @@ from typing import Any, Generic, TypeVar
 from rl.errors import DataError
 
 CONFIG = "config.yaml"
+MIXTURE = "mixture.yaml"
 ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
 TIMELINE = "timeline.jsonl"

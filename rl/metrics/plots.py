@@ -9,10 +9,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rl.metrics.files import PROBE_THRESHOLD, EvalResult, MetricRow, column, sources
+from rl.metrics.files import PROBE_THRESHOLD, EvalResult, FateRow, MetricRow, column, sources
 from rl.metrics.style import (
     BLUE,
-    CYCLE,
     GREEN,
     INK,
     ORANGE,
@@ -24,6 +23,7 @@ from rl.metrics.style import (
     curve,
     dress,
     legend,
+    line_styles,
     new_figure,
     plain_numbers,
     smooth,
@@ -45,11 +45,26 @@ def reward(rows: Rows) -> Figure | None:
     if not values:
         return None
     figure, (ax,) = new_figure(3.4)
-    for color, source in zip(CYCLE[1:] * 8, sources(rows, "reward"), strict=False):
+    names = sources(rows, "reward")
+    for source, line in zip(names, line_styles(len(names)), strict=True):
         at, by_source = column(rows, f"reward/{source}")
-        ax.plot(at, smooth(by_source, window(len(by_source))), color=color, linewidth=1.0, alpha=0.8, label=source)
-    curve(ax, steps, values, BLUE, "all", zorder=5)
+        ax.plot(at, smooth(by_source, window(len(by_source))), **line, linewidth=1.2, label=source)
+    curve(ax, steps, values, INK, "all", zorder=5)
     dress(ax, "Mean reward" + averaged(len(values)), STEP, "reward")
+    legend(ax, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    whole_steps(ax)
+    return figure
+
+
+def components(rows: Rows) -> Figure | None:
+    """Mean of each part of the grades per step."""
+    names = sources(rows, "component")
+    if not names:
+        return None
+    figure, (ax,) = new_figure(2.8)
+    for name, line in zip(names, line_styles(len(names)), strict=True):
+        curve(ax, *column(rows, f"component/{name}"), label=name, **line)
+    dress(ax, "Parts of the reward" + averaged(len(rows)), STEP, "mean value")
     legend(ax, loc="center left", bbox_to_anchor=(1.0, 0.5))
     whole_steps(ax)
     return figure
@@ -135,18 +150,24 @@ def entropy(rows: Rows) -> Figure | None:
 
 
 def kl_and_clip(rows: Rows) -> Figure | None:
-    """KL of behaviour against proximal policy, and the share of the loss that clipping holds back."""
+    """KL of behaviour against proximal policy, and the share of the loss that clipping holds back.
+
+    With one update per step the ratio is 1 and nothing can be clipped; a panel of zeros is left out.
+    """
+    panels = []
     steps, kl = column(rows, "kl/behaviour")
-    at, clipped = column(rows, "clip/fraction")
-    if not kl and not clipped:
+    if kl:
+        panels.append((steps, kl, BLUE, "KL, behaviour against proximal (k3)", "nats per token"))
+    steps, clipped = column(rows, "clip/fraction")
+    if any(clipped):
+        panels.append((steps, [100 * value for value in clipped], VERMILLION, "Clipped", "% clipped"))
+    if not panels:
         return None
-    figure, (left, right) = new_figure(2.8, 1, 2)
-    curve(left, steps, kl, BLUE, "k3")
-    dress(left, "KL, behaviour against proximal (k3)", STEP, "nats per token")
-    plain_numbers(left)
-    curve(right, at, [100 * value for value in clipped], VERMILLION, "clipped")
-    dress(right, "Clipped", STEP, "% clipped")
-    for ax in (left, right):
+    figure, axes = new_figure(2.8, 1, len(panels))
+    for ax, (at, values, color, title, unit) in zip(axes, panels, strict=True):
+        curve(ax, at, values, color, title)
+        dress(ax, title + averaged(len(values)) if len(panels) == 1 else title, STEP, unit)
+        plain_numbers(ax)
         _from_zero(ax)
         whole_steps(ax)
     return figure
@@ -222,18 +243,31 @@ def grad_norm_and_lr(rows: Rows) -> Figure | None:
     return figure
 
 
-def fates_over_time(rows: Rows) -> Figure | None:
+def fates_per_step(fates: Sequence[FateRow]) -> dict[str, list[int]]:
+    """How many groups met each fate on the way to steps 1, 2, ..., the last one trained.
+
+    A group that is not trained counts for the step under way: the one after the version that it was closed at.
+    """
+    last = max((row.step for row in fates if row.fate == "trained" and row.step is not None), default=0)
+    counts = {kind: [0] * last for kind in ("trained", "filtered", "stale", "failed")}
+    for row in fates:
+        if row.fate in counts and row.step is not None:
+            step = row.step if row.fate == "trained" else row.step + 1
+            if step <= last:
+                counts[row.fate][step - 1] += 1
+    return counts
+
+
+def fates_over_time(fates: Sequence[FateRow]) -> Figure | None:
     """Groups per step by fate."""
-    kinds = (("trained", BLUE), ("filtered", ORANGE), ("stale", PURPLE), ("failed", VERMILLION))
-    columns = {kind: column(rows, f"groups/{kind}") for kind, _ in kinds}
-    if not columns["trained"][1]:
+    counts = fates_per_step(fates)
+    steps = range(1, len(counts["trained"]) + 1)
+    if not steps:
         return None
     figure, (ax,) = new_figure(2.6)
-    for kind, color in kinds:
-        steps, values = columns[kind]
-        if values:
-            curve(ax, steps, values, color, kind)
-    dress(ax, "Groups per step by fate", STEP, "groups")
+    for kind, color in (("trained", BLUE), ("filtered", ORANGE), ("stale", PURPLE), ("failed", VERMILLION)):
+        curve(ax, steps, counts[kind], color, kind)
+    dress(ax, "Groups per step by fate" + averaged(len(steps)), STEP, "groups")
     _from_zero(ax)
     legend(ax, loc="center left", bbox_to_anchor=(1.0, 0.5))
     whole_steps(ax)

@@ -33,12 +33,12 @@ ALL = "all tasks"
 
 
 def sft_loss(stages: Mapping[str, Sequence[MetricRow]]) -> Figure | None:
-    """Loss of each SFT stage, side by side on one scale."""
+    """Loss of each SFT stage, side by side: on one scale a late stage would be a flat line at the bottom."""
     held = {name: column(rows, "loss") for name, rows in stages.items()}
     held = {name: pair for name, pair in held.items() if pair[1]}
     if not held:
         return None
-    figure, axes = new_figure(2.8, 1, len(held), sharey=True)
+    figure, axes = new_figure(2.8, 1, len(held))
     for ax, color, (name, (steps, values)) in zip(axes, CYCLE * 3, held.items(), strict=False):
         curve(ax, steps, values, color, "loss")
         dress(
@@ -50,7 +50,7 @@ def sft_loss(stages: Mapping[str, Sequence[MetricRow]]) -> Figure | None:
         text = f"ends at {values[-1]:.3g}"
         ax.annotate(text, (0.97, 0.93), xycoords="axes fraction", ha="right", va="top", fontsize=SMALL, color=INK)
         whole_steps(ax)
-    axes[0].set_ylim(bottom=0)
+        ax.set_ylim(bottom=0)
     return figure
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from rl.metrics import files, html, plots, plots_pipeline, plots_timeline
 from rl.metrics.console import seconds_text
+from rl.metrics.environment import environment
 from rl.metrics.files import EvalExample
 from rl.metrics.overlap import measure
 from rl.metrics.style import svg_uri
 from rl.metrics.summary import before_and_after, comparison, count_fates
-from rl.metrics.tracker import environment
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,6 +23,8 @@ Pieces = list[str]
 EXAMPLES_PER_TASK, EXAMPLES_MAX = 2, 12
 COMPLETIONS_SHOWN = 3
 CHARACTERS_SHOWN = 1200
+IMAGE_PLACE = "<image>"
+"""What stands in a problem's text for an image of its own."""
 
 
 def header(material: Material) -> str:
@@ -32,6 +34,8 @@ def header(material: Material) -> str:
     source = "" if material.environment else " (of the machine that wrote this report)"
     machine = f"{env['cpu_count']} CPUs, {env['os']} {env['machine']}{source}"
     lines = [f"config {material.config_digest or 'not saved'}", machine, versions + source]
+    if material.environment and "date" in env:
+        lines.insert(0, f"started {env['date']}, commit {env['commit'] or 'not known'}")
     shown = "".join(f'<p class="muted">{html.text(line)}</p>' for line in lines)
     return f"<header><h1>{html.text(material.folder.resolve().name)}</h1>{html.facts(_facts(material))}{shown}</header>"
 
@@ -76,6 +80,11 @@ def training(material: Material) -> Pieces:
     return [
         _figure(
             "reward/mean", plots.reward(rows), "Look for a steady rise; a fall after a rise is collapse or staleness."
+        ),
+        _figure(
+            "component/<name>",
+            plots.components(rows),
+            "Look for a part that rises while accuracy falls: the policy has found what is cheaper to earn.",
         ),
         _figure(
             "accuracy/<source>",
@@ -157,7 +166,7 @@ def fates(material: Material) -> Pieces:
     rows += [(fate.replace("_", " "), "-", 0, "0.0%") for fate in files.FATES if counts[fate] == 0]
     total = ("admitted", "", admitted, "100.0%")
     pieces = [html.table(("fate", "reason", "groups", "share"), rows, total)]
-    figure = plots.fates_over_time(material.metrics)
+    figure = plots.fates_over_time(material.fates)
     if figure is not None:
         caption = "Look for filtered groups taking over: then most prompts are too easy or too hard to teach anything."
         pieces.append(html.plot(svg_uri(figure), "groups per step by fate", caption))
@@ -200,26 +209,49 @@ def _example(old: EvalExample | None, new: EvalExample, trained: bool) -> str:
     answers = html.text(" | ".join(new.answers))
     question = (
         f"<div><b>{html.text(new.source)}</b> <span class='muted'>{html.text(new.id)}</span>"
-        f"<pre>{html.text(_short(new.problem))}</pre><p class='muted'>accepted: {answers}</p></div>"
+        f"<pre>{html.text(_short(_problem(new)))}</pre><p class='muted'>accepted: {answers}</p></div>"
     )
     sides = _side("before", old) if trained else ""
     sides += _side("after" if trained else "before", new)
     return f'<div class="example"><div class="question">{images}{question}</div><div class="sides">{sides}</div></div>'
 
 
+def _problem(example: EvalExample) -> str:
+    """The question without the places of its images, which stand beside it; several are numbered instead."""
+    if len(example.images) == 1:
+        return example.problem.replace(IMAGE_PLACE, "", 1).lstrip()
+    first, *rest = example.problem.split(IMAGE_PLACE) if example.images else [example.problem]
+    return first + "".join(f"[image {number}] {part}" for number, part in enumerate(rest, start=1))
+
+
 def _side(title: str, example: EvalExample | None) -> str:
     if example is None:
         return f"<div><h3>{title}</h3>{html.note('this problem is not among the examples of that evaluation')}</div>"
     rewards = [reward for reward in example.rewards if reward is not None]
-    mean = f", mean reward {sum(rewards) / len(rewards):.2f} of {len(rewards)}" if rewards else ""
-    pairs = list(zip(example.completions, example.rewards, strict=True))[:COMPLETIONS_SHOWN]
-    blocks = "".join(_completion(completion, reward) for completion, reward in pairs)
-    return f"<div><h3>{html.text(title + mean)}</h3>{blocks}</div>"
+    said = f"{title}: {len(example.completions)} completions"
+    if rewards:
+        said += f", mean reward {sum(rewards) / len(rewards):.2f}"
+    blocks = "".join(_completion(*shown) for shown in choose_completions(example))
+    return f"<div><h3>{html.text(said)}</h3>{blocks}</div>"
 
 
-def _completion(completion: str, reward: float | None) -> str:
+def choose_completions(example: EvalExample) -> list[tuple[str, float | None, int]]:
+    """Different completions with their rewards and how often each was given: the commonest of the best and of the
+    worst reward, then the commonest others."""
+    counts = Counter(zip(example.completions, example.rewards, strict=True))
+    common = [(text, reward, count) for (text, reward), count in counts.most_common()]
+    by_reward = sorted(common, key=lambda shown: -1.0 if shown[1] is None else shown[1], reverse=True)
+    scored = [shown for shown in by_reward if shown[1] is not None]
+    worst = [shown for shown in scored if shown[1] == scored[-1][1]]
+    order = dict.fromkeys([*scored[:1], *worst[:1], *common])
+    chosen = set(list(order)[:COMPLETIONS_SHOWN])
+    return [shown for shown in by_reward if shown in chosen]
+
+
+def _completion(completion: str, reward: float | None, count: int) -> str:
     kind = "none" if reward is None else "right" if reward >= 1.0 else "part" if reward > 0.0 else "wrong"
     label = "no score" if reward is None else f"reward {reward:.3g}"
+    label += f", given {count} times" if count > 1 else ""
     return f'<div class="completion {kind}"><b>{label}</b><pre>{html.text(_short(completion))}</pre></div>'
 
 
@@ -258,13 +290,14 @@ def sft(material: Material) -> Pieces:
         _, speed = files.column(metrics, "tokens_per_s")
         ends = (f"{losses[0]:.3f}", f"{losses[-1]:.3f}") if losses else ("-", "-")
         rate = f"{sum(speed) / len(speed):.0f}" if speed else "-"
-        rows.append((name, len(metrics), *ends, rate, seconds_text(times[-1]) if times else "-"))
+        steps = metrics[-1]["step"] if metrics else 0  # rows are logged every so many steps
+        rows.append((name, steps, *ends, rate, seconds_text(times[-1]) if times else "-"))
     return [
         html.table(("stage", "steps", "first loss", "last loss", "tokens/s", "time"), rows),
         _figure(
             "loss",
             plots_pipeline.sft_loss(material.sft),
-            "Look for each stage starting where the one before ended or below: a jump is a change of data or format.",
+            "Each stage has a scale of its own. Look for curves that still fall where they end: more steps would help.",
         ),
     ]
 

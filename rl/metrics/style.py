@@ -85,6 +85,12 @@ def curve(ax: Axes, steps: Sequence[float], values: Sequence[float], color: str,
     ax.plot(steps, smooth(values, width), color=color, linewidth=1.8, label=label, **line)
 
 
+def line_styles(count: int) -> list[dict[str, Any]]:
+    """Colour and dashes of `count` curves in one plot, each different: a new pattern of dashes once colours run out."""
+    dashes: list[Any] = ["solid", *((0, (4, 2) + (1, 2) * dots) for dots in range(count // len(CYCLE)))]
+    return [{"color": CYCLE[i % len(CYCLE)], "linestyle": dashes[i // len(CYCLE)]} for i in range(count)]
+
+
 def averaged(count: int) -> str:
     """Says in a title what the thick line is."""
     width = window(count)
@@ -99,10 +105,6 @@ def svg_uri(figure: Figure) -> str:
 def png_bytes(figure: Figure) -> bytes:
     """The figure as PNG, 900 px wide."""
     return _bytes(figure, "png")
-
-
-def png_base64(figure: Figure) -> str:
-    return base64.b64encode(png_bytes(figure)).decode("ascii")
 
 
 def _bytes(figure: Figure, kind: str) -> bytes:

@@ -1,4 +1,4 @@
-"""`summary.json` of a run, and the last lines that a pipeline prints."""
+"""`summary.json` of a run, and the last lines that a run or a pipeline prints."""
 
 from __future__ import annotations
 
@@ -95,36 +95,46 @@ def comparison(before: EvalResult, after: EvalResult) -> tuple[tuple[str, ...], 
     return header, rows
 
 
-def print_final(pipeline_dir: Path, console: Console | None = None) -> Path:
-    """Print the outcome and return the report's path, which is the very last line printed.
+def print_final(folder: Path, console: Console | None = None, *, brief: bool = False) -> Path:
+    """Print the outcome of a run or of a pipeline and return the report's path, which is the very last line printed.
 
     Writes `summary.json` of the run and of the pipeline (whose `wall_seconds` are the whole pipeline's; the run's own
-    stand beside them as `rl_wall_seconds`), and `report.html`.
+    stand beside them as `rl_wall_seconds`), and `report.html` in `folder`.
+
+    Args:
+        brief: time and report only, for a pipeline whose last step has just printed the run's outcome.
     """
     from rl.metrics.report import write_report  # report needs this module's tables
 
-    run_dir, _ = files.find_run(pipeline_dir)
+    run_dir, pipeline_dir = files.find_run(folder)
     if run_dir is None:
-        raise DataError(f"{pipeline_dir} holds no run in {files.RL_FOLDER}/; there is no outcome to print")
+        raise DataError(f"{folder} holds no run in {files.RL_FOLDER}/; there is no outcome to print")
     console = console or Console()
     summary = build_summary(run_dir)
-    if (pipeline_dir / files.PIPELINE).exists():
-        seconds = sum(float(step["seconds"]) for step in files.read_pipeline(pipeline_dir))
-        summary = {**summary, "wall_seconds": seconds, "rl_wall_seconds": summary["wall_seconds"]}
-    write_json(pipeline_dir / files.SUMMARY, summary)
+    if pipeline_dir is not None:
+        if (pipeline_dir / files.PIPELINE).exists():
+            seconds = sum(float(step["seconds"]) for step in files.read_pipeline(pipeline_dir))
+            summary = {**summary, "wall_seconds": seconds, "rl_wall_seconds": summary["wall_seconds"]}
+        write_json(pipeline_dir / files.SUMMARY, summary)
+    if not brief:
+        _print_outcome(run_dir, summary, console)
+    console.print(f"{summary['steps']} steps, {seconds_text(summary['wall_seconds'])}", highlight=False)
+    report = write_report(folder)
+    console.print(str(report), soft_wrap=True, highlight=False, markup=False)
+    return report
+
+
+def _print_outcome(run_dir: Path, summary: Mapping[str, Any], console: Console) -> None:
     before, after = before_and_after(files.read_evals(run_dir))
     if before is not None and after is not None:
         console.print(_rich_table(before, after))
     else:
-        console.print(f"no before/after table: {run_dir / files.EVALS} lacks step 0 or a later step")
+        missing = f"no before/after table: {run_dir / files.EVALS} lacks step 0 or a later step"
+        console.print(missing, soft_wrap=True, highlight=False, markup=False)
     console.print(fates_line(summary["fates"]), highlight=False, soft_wrap=True)
     probe = summary["max_probe_logprob_delta"]
     shown = "not measured" if probe is None else f"{probe:.2g} nats"
     console.print(f"engine against learner, largest mean |delta logprob|: {shown}", highlight=False)
-    console.print(f"{summary['steps']} steps, {seconds_text(summary['wall_seconds'])}", highlight=False)
-    report = write_report(pipeline_dir)
-    console.print(str(report), soft_wrap=True, highlight=False, markup=False)
-    return report
 
 
 def fates_line(fates: Mapping[str, int]) -> str:

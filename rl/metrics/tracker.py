@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import logging
 import math
 import os
-import platform
 import threading
 from collections import Counter
 from collections.abc import Mapping
@@ -20,10 +18,10 @@ import yaml
 from rl.config.metrics import TrackerConfig, WandbConfig
 from rl.errors import CheckpointError, ConfigError
 from rl.metrics import files
+from rl.metrics.environment import environment
 
 logger = logging.getLogger(__name__)
 
-PACKAGES = ("innovator-rl", "torch", "vllm", "sglang", "ray", "transformers", "deepspeed", "rdkit")
 ROW_FILES = (files.METRICS, files.TIMELINE, files.FATES_FILE)
 Value = float | int | None | Mapping[Any, float | int | None]
 
@@ -83,15 +81,10 @@ class Tracker:
             return {"step": step} | {name: path.stat().st_size if path.exists() else 0 for name, path in paths.items()}
 
     def _rewind(self, mark: Mapping[str, int]) -> None:
+        check_rows(self.run_dir, mark)
         for name in ROW_FILES:
             path = self.run_dir / name
-            size = path.stat().st_size if path.exists() else 0
-            if size < mark[name]:
-                raise CheckpointError(
-                    f"{path} has {size} bytes, fewer than the {mark[name]} it had at the checkpoint of step "
-                    f"{mark['step']}; put the file back, or start a new run from the checkpoint's `hf` folder"
-                )
-            if size > mark[name]:
+            if path.exists():
                 os.truncate(path, mark[name])
 
     def log(self, step: int, row: Mapping[str, Value]) -> None:
@@ -224,6 +217,22 @@ class _Wandb:
         self._run.finish()
 
 
+def check_rows(run_dir: Path, mark: Mapping[str, int]) -> None:
+    """Look whether the files of a run still hold what they held at a `mark()`.
+
+    Raises:
+        CheckpointError: one does not.
+    """
+    for name in ROW_FILES:
+        path = run_dir / name
+        size = path.stat().st_size if path.exists() else 0
+        if size < mark[name]:
+            raise CheckpointError(
+                f"{path} has {size} bytes, fewer than the {mark[name]} it had at the checkpoint of step "
+                f"{mark['step']}; put the file back, or start a new run from the checkpoint's `hf` folder"
+            )
+
+
 def flatten(row: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a row under flat keys: `{"a": {"0": 3}}` becomes `{"a/0": 3.0}`; nulls are left out."""
     flat: dict[str, float] = {}
@@ -233,17 +242,6 @@ def flatten(row: Mapping[str, Any]) -> dict[str, float]:
         elif value is not None:
             flat[key] = float(value)
     return flat
-
-
-def environment() -> dict[str, Any]:
-    """Versions of Python and of the packages that decide a run's numbers, and the machine's CPU count."""
-    versions: dict[str, str] = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue  # an optional backend that this machine does not have
-    return {"versions": versions, "cpu_count": os.cpu_count(), "machine": platform.machine(), "os": platform.system()}
 
 
 def write_json(path: Path, value: Any) -> None:

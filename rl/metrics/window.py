@@ -28,15 +28,22 @@ class StepWindow:
             self._filters[f"filter/completions/{name}"] += count
 
     def drain(self) -> dict[str, float]:
-        """Rewards, accuracies, lengths and filter counts since the last call."""
+        """Rewards (not normalised), accuracies, components, lengths and filter counts since the last call."""
         groups, self._groups = self._groups, []
         counts = {key: float(count) for key, count in self._filters.items()}
         self._filters.clear()
         if not groups:
             return counts
         rewards: dict[str, list[float]] = defaultdict(list)
+        outcomes: dict[str, list[float]] = defaultdict(list)
+        parts: dict[str, list[float]] = defaultdict(list)
         for group in groups:
-            rewards[group.meta.source] += [reward for reward in group.rewards if reward is not None]
+            grades, source = group.grades, group.meta.source
+            rewards[source] += [reward for reward in grades.raw if reward is not None]
+            outcomes[source] += [outcome for outcome in grades.outcomes if outcome is not None]
+            for components in grades.components:
+                for name, value in components.items():
+                    parts[name].append(value)
         lengths = [length for group in groups for length in group.meta.lengths]
         cut = sum(reason == "length" for group in groups for reason in group.meta.finish_reasons)
         row = {
@@ -48,11 +55,14 @@ class StepWindow:
         every = [reward for values in rewards.values() for reward in values]
         if every:
             row["reward/mean"] = sum(every) / len(every)
-        for source, values in rewards.items():
-            if values:
-                row[f"reward/{source}"] = sum(values) / len(values)
-                row[f"accuracy/{source}"] = sum(value >= RIGHT for value in values) / len(values)
-        failed = sum(reward is None for group in groups for reward in group.rewards)
+        row |= {f"reward/{source}": sum(values) / len(values) for source, values in rewards.items() if values}
+        row |= {
+            f"accuracy/{source}": sum(value >= RIGHT for value in values) / len(values)
+            for source, values in outcomes.items()
+            if values
+        }
+        row |= {f"component/{name}": sum(values) / len(values) for name, values in parts.items()}
+        failed = sum(reward is None for group in groups for reward in group.grades.rewards)
         return row | counts | {"graders/failed": float(failed)}
 
     @staticmethod

@@ -48,12 +48,13 @@ class PromptEncoder:
         self.pad_id: int = self.tokenizer.pad_token_id or 0
         self.eos_id: int = self.tokenizer.eos_token_id
 
-    def encode(self, sample: Sample) -> EncodedPrompt:
-        """Raises DataError when the sample has images and the model is text-only, or a placeholder is lost."""
+    def encode(self, sample: Sample, prompts: PromptConfig | None = None) -> EncodedPrompt:
+        """The sample under the run's templates, or others. Raises DataError when the sample has images and the model is text-only, or a placeholder is lost."""
         if sample.images and not self.has_vision:
             raise DataError(f"sample {sample.id} has images and the model is text-only; use a vision-language model")
         placeholder = "<|vision_start|><|image_pad|><|vision_end|>" if self.has_vision else ""
-        text = render_prompt(sample, self.prompts, placeholder, tokenizer=self.tokenizer)
+        prompts = prompts or self.prompts
+        text = render_prompt(sample, prompts, placeholder, tokenizer=self.tokenizer)
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         if self.has_vision:
             count = sum(token == self.config.image_token_id for token in ids)
@@ -61,7 +62,7 @@ class PromptEncoder:
                 raise DataError(
                     f"sample {sample.id}: the prompt has {count} image placeholders for {len(sample.images)} images"
                 )
-        images = tuple(decode_image(data, self.prompts.max_pixels) for data in sample.images)
+        images = tuple(decode_image(data, prompts.max_pixels) for data in sample.images)
         digests = tuple(image_digest(image) for image in images)
         return EncodedPrompt(tuple(ids), images, digests, text.rstrip().endswith("<think>"))
 
@@ -84,6 +85,15 @@ class PromptEncoder:
         for token in token_ids:
             expanded.extend([token] * (next(counts) if token == self.config.image_token_id else 1))
         return np.asarray(expanded, dtype=np.int64)
+
+    def image_patches(self, prompt_ids: np.ndarray) -> tuple[int, ...]:
+        """Patches of each image of an expanded prompt, in order; images stand apart by at least one token."""
+        if not self.has_vision:
+            return ()
+        shown = np.concatenate([[0], prompt_ids == self.config.image_token_id, [0]])
+        edges = np.flatnonzero(np.diff(shown))
+        merge = self.config.vision_config.spatial_merge_size**2
+        return tuple(((edges[1::2] - edges[::2]) * merge).tolist())
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of sampled ids without chat and vision tokens; answer tags stay."""

@@ -7,7 +7,6 @@ head only on the positions that predict a trained token. It does not know of los
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +15,25 @@ import torch
 from torch import nn
 
 from rl.batch.sequences import MicroBatch, PixelBatch
+from rl.config.learner import LogitsConfig
 from rl.errors import ConfigError, DataError
-
-
-@dataclass(frozen=True, slots=True)
-class TokenScores:
-    """Per trained token of a micro-batch, float32 [N] each, in nats."""
-
-    logprobs: torch.Tensor
-    entropy: torch.Tensor
-    """Of the whole distribution at that position; no gradient flows through it."""
-    top1: torch.Tensor
-    """bool [N]: whether the token is the most likely one."""
+from rl.models import attention
+from rl.models.token_scores import Readout, ScoringHead, TokenScores, scores_of_logits
 
 
 class Policy(nn.Module):
     """Wraps a transformers vision-language or text model; the root module that FSDP shards."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, logits: LogitsConfig | None = None) -> None:
         super().__init__()
+        _refuse_altered_logits(model.config)
+        head = model.get_output_embeddings()
+        if type(head) is nn.Linear:
+            model.set_output_embeddings(ScoringHead.like(head, logits or LogitsConfig()))
         self.model = model
         self.unsampled = unsampled_ids(model.config)
+        self.not_packable = attention.install(model)
+        """Why packed micro-batches would be wrong for this family; None where they are right."""
         self.vision_always = False
         """Run the vision tower over a blank image when a batch has none: collectives of several ranks must match."""
 
@@ -51,18 +48,19 @@ class Policy(nn.Module):
         and current logprobs must be normalised over the same vocabulary.
         """
         hidden = self._hidden_states(batch).flatten(0, 1)[batch.rows]
-        logits_NV = self.model.get_output_embeddings()(hidden).float() / temperature
-        if sampled and self.unsampled:
-            logits_NV[:, list(self.unsampled)] = float("-inf")
-        logp_NV = torch.log_softmax(logits_NV, dim=-1)
-        with torch.no_grad():
-            entropy = torch.special.entr(logp_NV.exp()).sum(-1)
-        logprobs = logp_NV.gather(-1, batch.targets[:, None])[:, 0].clone()  # FSDP warns of an output that is a view
-        return TokenScores(logprobs, entropy, logprobs.detach() >= logp_NV.detach().amax(-1))
+        readout = Readout(temperature, self.unsampled if sampled else ())
+        head = self.model.get_output_embeddings()
+        if isinstance(head, ScoringHead):
+            return TokenScores(*head(hidden, batch.targets, readout))
+        return scores_of_logits(head(hidden), batch.targets, readout)  # something has wrapped the head
 
     def _hidden_states(self, batch: MicroBatch) -> torch.Tensor:
         """float [B, T, H], before the language head."""
         kwargs: dict[str, Any] = {}
+        if batch.segments is not None:
+            if self.not_packable:
+                raise ConfigError(f"{self.not_packable}; set learner.packing to false")
+            kwargs = {"segments": batch.segments, "position_ids": batch.position_ids[0]}
         blank: torch.Tensor | None = None
         if batch.pixels is not None:
             kwargs["mm_encoder_outputs"] = {"image": self._image_features(batch.pixels)}
@@ -71,13 +69,8 @@ class Policy(nn.Module):
             blank = 0.0 * self._blank_image_sum(batch.input_ids.device)
         if self.has_vision:
             kwargs["position_ids"] = batch.position_ids
-        padded = bool((batch.attention_mask == 0).any())
-        output = self.model.model(
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask if padded else None,
-            use_cache=False,
-            **kwargs,
-        )
+        # No mask: packed rows have segments, and nothing that counts comes after the padding on the right.
+        output = self.model.model(input_ids=batch.input_ids, use_cache=False, **kwargs)
         hidden: torch.Tensor = output.last_hidden_state
         return hidden if blank is None else hidden + blank
 
@@ -101,12 +94,28 @@ class Policy(nn.Module):
         return output
 
 
-def load_policy(path: str | Path, dtype: torch.dtype = torch.float32) -> Policy:
+def load_policy(
+    path: str | Path, dtype: torch.dtype = torch.float32, logits: LogitsConfig | None = None
+) -> Policy:
     """Load a Hugging Face folder of a text or vision-language causal model.
 
     Raises:
         ConfigError: the folder is missing or holds a model of an unsupported family.
     """
+    loader, _ = _family(path)
+    return Policy(loader.from_pretrained(path, dtype=dtype, attn_implementation="sdpa"), logits)
+
+
+def skeleton(path: str | Path, dtype: torch.dtype = torch.float32, logits: LogitsConfig | None = None) -> Policy:
+    """As `load_policy`, on the meta device: shapes and names, no numbers."""
+    loader, config = _family(path)
+    with torch.device("meta"):
+        model = loader.from_config(config, dtype=dtype, attn_implementation="sdpa")
+    return Policy(model.eval(), logits)
+
+
+def _family(path: str | Path) -> tuple[Any, Any]:
+    """The transformers class that loads a folder, and its config."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
     if not (Path(path) / "config.json").is_file():
@@ -118,8 +127,28 @@ def load_policy(path: str | Path, dtype: torch.dtype = torch.float32) -> Policy:
             f"model family {config.model_type!r} at {path} has images, and M-RoPE positions are only known here for "
             f"{', '.join(VISION_FAMILIES)}; use one of those or a text model"
         )
-    loader = AutoModelForImageTextToText if vision else AutoModelForCausalLM
-    return Policy(loader.from_pretrained(path, dtype=dtype, attn_implementation="sdpa"))
+    return AutoModelForImageTextToText if vision else AutoModelForCausalLM, config
+
+
+LOGIT_CHANGES: dict[str, float | None] = {
+    "final_logit_softcapping": None,
+    "logit_scale": 1.0,
+    "logits_scaling": 1.0,
+    "lm_head_multiplier": 1.0,
+    "output_multiplier": 1.0,
+}
+"""Keys by which families of transformers change logits after (MiniCPM3: before) the head, and what leaves them alone."""
+
+
+def _refuse_altered_logits(config: Any) -> None:
+    text = config.get_text_config()
+    for name, harmless in LOGIT_CHANGES.items():
+        value = getattr(text, name, None)
+        if value is not None and value != harmless:
+            raise ConfigError(
+                f"model family {config.model_type!r} changes its logits after the language head ({name}: {value}), and "
+                "here they are taken from the head alone: logprobs would be wrong; use a family without it"
+            )
 
 
 def unsampled_ids(config: Any) -> tuple[int, ...]:
@@ -162,29 +191,3 @@ def extend_positions(prompt: np.ndarray, response_length: int) -> np.ndarray:
     start = int(prompt.max()) + 1
     tail = np.broadcast_to(np.arange(start, start + response_length), (3, response_length))
     return np.concatenate([prompt, tail], axis=1)
-
-
-FREEZE_GROUPS: dict[str, tuple[str, ...]] = {
-    "vision": ("visual.",),
-    "projector": ("visual.merger.", "visual.deepstack_merger_list."),
-    "language": ("language_model.", "lm_head."),
-}
-
-
-def set_trainable(policy: Policy, groups: Sequence[str]) -> int:
-    """Train only the named module groups (`all`, `vision`, `projector`, `language`); returns trained parameters.
-
-    `vision` holds the projector too, as the projector lies inside the tower of the Qwen family.
-    """
-    unknown = [group for group in groups if group not in FREEZE_GROUPS and group != "all"]
-    if unknown:
-        raise ConfigError(f"unknown module groups {unknown}; known: all, {', '.join(FREEZE_GROUPS)}")
-    patterns = [pattern for group in groups if group != "all" for pattern in FREEZE_GROUPS[group]]
-    total = 0
-    for name, parameter in policy.named_parameters():
-        trained = "all" in groups or any(pattern in name for pattern in patterns)
-        parameter.requires_grad_(trained)
-        total += parameter.numel() if trained else 0
-    if total == 0:
-        raise ConfigError(f"trainable groups {list(groups)} match no parameter of this model; set them to [all]")
-    return total

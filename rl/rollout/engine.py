@@ -5,8 +5,9 @@ Every engine keeps requests alive across a weight update, and says for each toke
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -26,6 +27,8 @@ class GenerateRequest:
     seed: int
     temperature: float
     max_tokens: int
+    schema: Mapping[str, Any] | None = None
+    """JSON schema that completions are held to; never for completions to train on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,10 @@ class Engine(Protocol):
 
     async def abort(self, request_id: str) -> None:
         """Drop a request if it is in flight; its `generate` raises EngineError."""
+        ...
+
+    async def ping(self) -> None:
+        """Returns when the engine has got to it between two steps. Raises EngineDeadError if it never will."""
         ...
 
     @property

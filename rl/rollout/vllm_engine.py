@@ -10,14 +10,14 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import numpy as np
 
 from rl.config.rollout import EngineConfig
-from rl.errors import EngineDeadError, EngineError, SyncError
+from rl.errors import EngineDeadError, EngineError, SyncError, first_lines
 from rl.models.policy import unsampled_ids
 from rl.records import Rollout, VersionSpan, WeightBundle
 from rl.rollout.engine import Generated, GenerateRequest, PushTimes
@@ -76,6 +76,8 @@ class VllmEngine:
                 "enable_chunked_prefill": False,
                 "max_num_batched_tokens": max(_CPU_BATCHED_TOKENS, config.max_model_len),
             }
+        if config.deterministic:
+            kwargs |= {"max_num_seqs": 1, "enable_prefix_caching": False}
         if config.kv_cache_mb is not None:
             kwargs["kv_cache_memory_bytes"] = config.kv_cache_mb << 20
         else:
@@ -83,7 +85,7 @@ class VllmEngine:
         try:
             self._engine: Any = LLMEngine.from_engine_args(EngineArgs(**kwargs))
         except Exception as exc:
-            raise EngineError(f"vLLM could not load {model}: {exc}") from exc
+            raise EngineError(f"vLLM could not load {model}: {first_lines(exc)}") from exc
         # The bias is bounded by -100, which leaves e^-100 of the mass: nothing at any precision used here.
         self._bias = dict.fromkeys(unsampled_ids(self._engine.model_config.hf_config), -100.0) or None
         self._core: Any = self._engine.engine_core.engine_core
@@ -111,6 +113,7 @@ class VllmEngine:
             max_tokens=request.max_tokens,
             logprobs=0,
             logit_bias=self._bias,
+            structured_outputs=_structure(request.schema),
         )
         output = await self._submit(request.request_id, _prompt(request.prompt_ids, request.images), params)
         rollouts = tuple(_rollout(completion) for completion in sorted(output.outputs, key=lambda c: c.index))
@@ -137,6 +140,9 @@ class VllmEngine:
 
     async def abort(self, request_id: str) -> None:
         await self._call(lambda: self._abort(request_id))
+
+    async def ping(self) -> None:
+        await self._call(lambda: None)
 
     def drain_busy(self) -> list[tuple[float, float]]:
         with self._wake:
@@ -284,6 +290,12 @@ def _sampling_params(**settings: Any) -> Any:
         return SamplingParams(detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY, **settings)
     except Exception as exc:
         raise EngineError(f"vLLM refused the sampling settings: {exc}") from exc
+
+
+def _structure(schema: Mapping[str, Any] | None) -> Any:
+    from vllm.sampling_params import StructuredOutputsParams
+
+    return None if schema is None else StructuredOutputsParams(json=dict(schema))
 
 
 def _prompt(prompt_ids: tuple[int, ...], images: tuple[np.ndarray, ...]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ learner, texts for the reward workers, and only numbers return to the driver.
 from __future__ import annotations
 
 import base64
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -21,10 +22,14 @@ from rl.config.objective import FilterConfig
 from rl.config.rollout import EngineConfig, SamplingConfig
 from rl.data.formats import OnBad
 from rl.data.store import SampleStore
+from rl.errors import EngineError, RLError, first_lines
 from rl.models.encoder import EncodedPrompt, PromptEncoder
-from rl.records import Group, GroupMeta, Rollout, WeightBundle
+from rl.records import Group, GroupMeta, Rollout, Sample, WeightBundle
 from rl.rollout.engine import Engine, GenerateRequest, PushTimes
+from rl.rollout.questions import CompletionTask
 from rl.rollout.vllm_engine import VllmEngine
+
+logger = logging.getLogger(__name__)
 
 ENGINES: dict[str, type[Any]] = {"vllm": VllmEngine}
 
@@ -65,9 +70,14 @@ class ScoringTask:
     columns: Mapping[str, Any] = field(default_factory=dict)
     """Further columns of the row that hold plain data, for graders that read them."""
 
+    @property
+    def sample(self) -> dict[str, Any]:
+        """The row as graders see it."""
+        return {**self.columns, "source": self.source, "options": self.options, "prompt_type": self.prompt_type}
+
 
 class RolloutWorker:
-    """See the module docstring. Blocks in the constructor until the engine is ready."""
+    """See the module docstring. Blocks in the constructor until the engine is ready; `ready` says if it is not."""
 
     def __init__(
         self,
@@ -79,19 +89,42 @@ class RolloutWorker:
         on_bad: OnBad = "raise",
     ) -> None:
         self.name = name
-        self.encoder = PromptEncoder(model, prompts)
-        self.stores = {path: SampleStore(path, prompts, on_bad=on_bad) for path in datasets}
-        self.engine: Engine = ENGINES[engine.backend](model, engine)
+        self._failure: RLError | None = None
+        try:
+            self.encoder = PromptEncoder(model, prompts)
+            self.stores = {path: SampleStore(path, prompts, on_bad=on_bad) for path in datasets}
+            self.engine: Engine = ENGINES[engine.backend](model, engine)
+        except Exception as exc:
+            # An actor whose constructor raises dies, and of its cause only the printed stack remains: `ready` says it.
+            logger.debug("%s can't start", name, exc_info=exc)
+            named = f"{name} can't start: {type(exc).__name__}: {first_lines(exc)}"
+            self._failure = exc if isinstance(exc, RLError) else EngineError(named)
         self._encoded: dict[tuple[str, str], EncodedPrompt] = {}
         self._probes: list[tuple[EncodedPrompt, np.ndarray]] = []
 
     async def ready(self) -> str:
+        """The name.
+
+        Raises:
+            RLError: what kept the worker from starting; it can do nothing then.
+        """
+        if self._failure is not None:
+            raise self._failure
         return self.name
+
+    async def ping(self) -> None:
+        """Returns when the engine answers: a process that lives may hold an engine that hangs."""
+        await self.engine.ping()
 
     async def catalogue(self, dataset: str) -> tuple[tuple[str, ...], dict[str, str], tuple[str, ...]]:
         """Ids, source by id, and the answer types of a dataset."""
         store = self.stores[dataset]
         return store.ids, store.sources, tuple(sorted({sample.answer_type for sample in store}))
+
+    async def tasks(self, dataset: str, column: str) -> tuple[str, ...]:
+        """The names of a dataset's tasks: what rows have in the column, or their answer type where they lack it."""
+        rows = ((scoring_task(sample, ()).sample, sample.answer_type) for sample in self.stores[dataset])
+        return tuple(sorted({str(row.get(column) or answer_type) for row, answer_type in rows}))
 
     async def example(self, dataset: str, sample_id: str) -> dict[str, Any]:
         """A sample as the report shows it: question, answers and images as base64 files."""
@@ -119,33 +152,41 @@ class RolloutWorker:
             started_s=started,
             finished_s=time.time(),
             defects=() if task.checks is None else _defects(rollouts, task.checks),
+            image_patches=self.encoder.image_patches(generated.prompt_ids),
         )
-        options = sample.extra.get("options")
-        scoring = ScoringTask(
-            texts=tuple("<think>" * prompt.opens_reasoning + r.text for r in rollouts),
-            answers=sample.answers,
-            answer_type=sample.answer_type,
-            prompt_type=sample.prompt_type,
-            problem=sample.problem,
-            options=tuple(options) if options is not None else None,
-            source=sample.source,
-            columns={
-                name: value
-                for name, value in sample.extra.items()
-                if value is not None and name not in NOT_FOR_GRADERS and _is_plain(value)
-            },
-        )
+        scoring = scoring_task(sample, tuple("<think>" * prompt.opens_reasoning + r.text for r in rollouts))
         group = Group(task.uid, task.sample_id, generated.prompt_ids, prompt.images, prompt.digests, rollouts)
         return meta, scoring, group
 
-    async def make_probe(self, tasks: list[PromptTask]) -> list[Group]:
-        """Sample the fixed sequences of the probe and keep them; the learner gets the same."""
+    async def complete(self, task: CompletionTask) -> tuple[str, str, int]:
+        """Text, finish reason and length of one completion of a question that is in no dataset."""
+        question = task.question
+        text = f"{question.system}\n{question.text}" if question.system else question.text
+        sample = Sample(str(task.uid), text, ("",), question.images, "general", "any", "question")
+        plain = self.encoder.prompts.model_copy(update={"think": "", "normal": "", "special_text": "neutralise"})
+        prompt = self.encoder.encode(sample, plain)
+        request = GenerateRequest(
+            f"complete-{task.uid}",
+            prompt.token_ids,
+            prompt.images,
+            1,
+            task.seed,
+            task.temperature,
+            task.max_tokens,
+            task.schema,
+        )
+        (rollout,) = (await self.engine.generate(request)).rollouts
+        text = "<think>" * prompt.opens_reasoning + self.encoder.decode(rollout.token_ids.tolist())
+        return text, rollout.finish_reason, len(rollout.token_ids)
+
+    async def make_probe(self, tasks: list[PromptTask]) -> tuple[list[Group], int]:
+        """Sample the fixed sequences of the probe, which every worker and the learner get; and their number."""
         groups = [(await self.generate(task))[2] for task in tasks]
-        await self.set_probe(tasks, groups)
-        return groups
+        return groups, len(groups)
 
     async def set_probe(self, tasks: list[PromptTask], groups: list[Group]) -> None:
-        """Keep the probe's sequences."""
+        """Keep the probe's sequences, in place of those kept before."""
+        self._probes = []
         for task, group in zip(tasks, groups, strict=True):
             prompt = self._encode(task.dataset, task.sample_id)
             self._probes += [(prompt, rollout.token_ids) for rollout in group.rollouts]
@@ -172,7 +213,8 @@ class RolloutWorker:
         return self.engine.drain_busy()
 
     async def close(self) -> None:
-        self.engine.close()
+        if self._failure is None:
+            self.engine.close()
 
     def _request(self, request_id: str, prompt: EncodedPrompt, task: PromptTask) -> GenerateRequest:
         return GenerateRequest(
@@ -192,6 +234,26 @@ class RolloutWorker:
                 self._encoded.clear()
             self._encoded[key] = self.encoder.encode(self.stores[dataset][sample_id])
         return self._encoded[key]
+
+
+def scoring_task(sample: Sample, texts: tuple[str, ...]) -> ScoringTask:
+    """What a reward worker needs to grade these completions of a sample."""
+    options = sample.extra.get("options")
+    columns = {"problem_type": sample.problem_type} | {
+        name: value
+        for name, value in sample.extra.items()
+        if value is not None and name not in NOT_FOR_GRADERS and _is_plain(value)
+    }
+    return ScoringTask(
+        texts=texts,
+        answers=sample.answers,
+        answer_type=sample.answer_type,
+        prompt_type=sample.prompt_type,
+        problem=sample.problem,
+        options=tuple(options) if options is not None else None,
+        source=sample.source,
+        columns=columns,
+    )
 
 
 def _defects(rollouts: tuple[Rollout, ...], checks: FilterConfig) -> tuple[str | None, ...]:

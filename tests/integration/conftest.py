@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +38,13 @@ os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
 os.environ["RAY_IGNORE_UNHANDLED_ERRORS"] = "1"  # as `rl.cluster.connect` sets it
 
 EXIT_SECONDS = 20
+SERVER_START_S = 400
+"""A server that starts beside other work on two cores takes minutes."""
+SERVER_TEMPLATE = (
+    "{% for m in messages %}{% for p in m.content %}{% if p.type == 'image' %}<|vision_start|><|image_pad|>"
+    "<|vision_end|>{% else %}{{ p.text }}{% endif %}{% endfor %}{% endfor %}"
+)
+"""The prompts of these tests are plain text."""
 SESSION_CPUS = 8
 """Logical CPUs of the tests' Ray: actors of one test may start while those of the last one end."""
 SHARED_WITH_PYTEST = ("resource_tracker", "forkserver")
@@ -68,6 +78,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> Paths:
     splits = {split: {"count": count} for split, count in counts.items()}
     data = generate(SynthConfig.model_validate({"out": str(root / "data"), "splits": splits}))
     small = {"hidden_size": 64, "layers": 2, "heads": 2, "kv_heads": 1, "intermediate_size": 192, "vocab_size": 384}
+    small["max_positions"] = 8192
     vision = {"hidden_size": 32, "depth": 2, "heads": 2, "intermediate_size": 96}
     where = {"out": str(root / "random"), "tokenizer_corpus": str(data["train"])}
     random_model = init_model(ModelInitConfig.model_validate(where | small | {"vision": vision}))
@@ -124,6 +135,51 @@ async def engine(shared_engine: VllmEngine, teacher: Teacher) -> VllmEngine:
 
         await shared_engine.update_weights(pack(checkpoint_tensors(teacher.policy), 0))
     return shared_engine
+
+
+@pytest.fixture(scope="session")
+def openai_server(paths: Paths, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The base URL of vLLM's own OpenAI server with the tuned model, which it calls `tiny`."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    log = tmp_path_factory.mktemp("server") / "log"
+    options = {
+        "--model": paths.tuned,
+        "--served-model-name": "tiny",
+        "--host": "127.0.0.1",
+        "--port": str(port),
+        "--dtype": ENGINE.dtype,
+        "--max-model-len": "8192",
+        "--max-num-seqs": "16",
+        "--kv-cache-memory-bytes": str(64 << 20),
+        "--max-num-batched-tokens": "8192",
+        "--limit-mm-per-prompt": '{"image": 4, "video": 0}',
+        "--chat-template": SERVER_TEMPLATE,
+        # A random model would fill its replies with white space.
+        "--structured-outputs-config": '{"backend": "xgrammar", "disable_any_whitespace": true}',
+    }
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--enforce-eager"]
+    command += ["--no-enable-chunked-prefill", *(word for pair in options.items() for word in pair)]
+    with log.open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + SERVER_START_S
+        while not _answers(f"http://127.0.0.1:{port}/health"):
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-2000:]
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,10 @@ import pytest
 import ray
 import torch
 
-from rl.cluster import RolloutPool, describe_failure
+from rl.cluster import RolloutPool
 from rl.config.rollout import RolloutConfig, SamplingConfig
 from rl.errors import EngineDeadError, SyncError
+from rl.fleet import describe_failure
 from rl.learner.export import checkpoint_tensors
 from rl.rollout.worker import PromptTask
 from rl.sync.bundle import pack
@@ -79,7 +80,7 @@ async def test_an_engine_that_can_not_go_on_says_so(cluster: None, paths: Paths,
     )
     try:
         await pool.ready()
-        first, second, third = pool.actors
+        first, second, third = pool.fleet.actors
         await asyncio.gather(
             _misfit(paths, first, wrong_shape, good),
             _misfit(paths, second, wrong_name, good),

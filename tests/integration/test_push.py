@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from rl.config.learner import LoraConfig
 from rl.learner.export import checkpoint_tensors
 from rl.models.encoder import EncodedPrompt
+from rl.models.lora import add_adapters
 from rl.models.policy import Policy
 from rl.records import WeightBundle
 from rl.rollout.vllm_engine import VllmEngine
@@ -72,6 +74,26 @@ async def test_after_a_push_the_engine_is_the_new_policy(
             scores = [await engine.score(prompt.token_ids, prompt.images, r.token_ids) for r in group.rollouts]
             plain = teacher.logprobs(prompt, group, policy=versions[version], sampled=False)
             assert_same_logprobs(differences(scores, plain))
+
+
+async def test_adapters_reach_the_engine_merged(
+    engine: VllmEngine, teacher: Teacher, prompts: list[EncodedPrompt]
+) -> None:
+    """The learner computes `W x + B A x` and the engine `(W + B A) x`, both in float32."""
+    pytest.importorskip("peft", reason="the extra `lora` is not installed")
+    policy = copy.deepcopy(teacher.policy)
+    torch.manual_seed(0)
+    add_adapters(policy, LoraConfig(rank=4, targets=("*_proj", "*visual.merger.*")))
+    for name, parameter in policy.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(std=0.05)
+    await engine.update_weights(bundle_of(policy, 1))
+    requests = [request(f"lora-{i}", prompt, n=2, seed=i, max_tokens=16) for i, prompt in enumerate(prompts)]
+    groups = await asyncio.gather(*map(engine.generate, requests))
+    for prompt, group in zip(prompts, groups, strict=True):
+        behaviour = [rollout.logprobs for rollout in group.rollouts]
+        assert_same_logprobs(differences(behaviour, teacher.logprobs(prompt, group, policy=policy)))
+        assert differences(behaviour, teacher.logprobs(prompt, group)).mean() > 0.05
 
 
 async def test_a_bundle_of_the_object_store_is_read_only(

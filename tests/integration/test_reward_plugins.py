@@ -32,6 +32,7 @@ async def test_a_plugin_file_grades_in_an_actor(cluster: None, tmp_path: Path, m
         await client.ready()
         texts = ("<answer>cba</answer>", "<answer>abc</answer>")
         task = ScoringTask(texts, ("abc",), "backwards", "normal", "Backwards?", None)
-        assert await client.score(ray.put(task)) == ((1.0, 0.0), ("ok", "ok"))
+        grades = await client.score(ray.put(task))
+        assert (grades.rewards, grades.statuses) == ((1.0, 0.0), ("ok", "ok"))
     finally:
         await client.close()

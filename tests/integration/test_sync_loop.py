@@ -24,6 +24,7 @@ from rl.ledger import Ledger
 from rl.loop import Loop
 from rl.metrics.console import RunTable
 from rl.metrics.tracker import Tracker
+from rl.records import Grades
 from rl.rollout.worker import PromptTask
 from rl.run_io import RunIO
 from rl.sync.bundle import unpack
@@ -65,10 +66,10 @@ class Pool(RolloutPool):
 class Rewards(RewardClient):
     pool: Pool
 
-    async def score(self, scoring: Any) -> tuple[tuple[float | None, ...], tuple[str, ...]]:
-        values, statuses = await super().score(scoring)
-        self.pool.run.rewards[self.pool.uids[scoring]] = values
-        return values, statuses
+    async def score(self, scoring: Any, evaluation: bool = False) -> Grades:
+        grades = await super().score(scoring, evaluation)
+        self.pool.run.rewards[self.pool.uids[scoring]] = grades.rewards
+        return grades
 
 
 class Learner(LearnerGroup):
@@ -99,7 +100,7 @@ async def by_hand(config: TrainConfig, pool: Pool, rewards: Rewards, learner: Le
             seed = attempt_seed(config.seed, f"{uid}|{sample_id}")
             task = PromptTask(uid, config.data.train, sample_id, algo.group_size, seed, config.rollout.sampling)
             _, scoring, payload = await pool.generate(task)
-            scores, _ = await rewards.score(scoring)
+            scores = (await rewards.score(scoring)).rewards
             uid += 1
             if len(set(scores)) > 1:
                 payloads.append(payload)
@@ -107,7 +108,7 @@ async def by_hand(config: TrainConfig, pool: Pool, rewards: Rewards, learner: Le
         advantages = numpy_advantages(np.asarray(values, dtype=np.float64)).tolist()
         groups = tuple(GroupShare(p, tuple(a)) for p, a in zip(payloads, advantages, strict=True))
         _, bundle, _ = await learner.train([[UpdateShare(groups, len(groups) * algo.group_size)]])
-        await pool.each("update_weights", bundle)
+        await pool.push(bundle)
 
 
 async def by_loop(
@@ -134,12 +135,12 @@ async def test_the_loop_at_staleness_0_is_synchronous_training(cluster: None, pa
     try:
         await asyncio.gather(pool.ready(), rewards.ready(), *(learner.start() for learner in learners))
         ids, *_ = await pool.catalogue(config.data.train)
-        probe = pool.actors[0].make_probe.remote(
+        probe = await pool.make_probe(
             [PromptTask(0, config.data.train, ids[0], 1, 0, config.rollout.sampling, tag="probe")]
         )
         await asyncio.gather(*(learner.set_probe(probe) for learner in learners))
         for way, learner, run in zip((by_loop, by_hand), learners, runs, strict=True):
-            await pool.each("update_weights", await learner.publish())  # both start from the model's own weights
+            await pool.push(await learner.publish())  # both start from the model's own weights
             pool.note(run)
             learner.run = run
             counts = await way(config, pool, rewards, learner, ids)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+from rl.batch.packing import CostModel
 from rl.batch.plan import UpdateShare
 from rl.config.train import TrainConfig
-from rl.data.store import OrderedPrompts
+from rl.data.store import OrderedPrompts, ProfileRequest, PromptSource
 from rl.ledger import Ledger
 from rl.loop import Loop
-from rl.records import GroupMeta
+from rl.records import Grades, GroupMeta
 from rl.rollout.worker import PromptTask
-from tests.unit.groups import make_group
+from tests.unit.groups import make_group, plain_grades
 
 Rewards = tuple[float | None, ...]
 
@@ -34,14 +35,20 @@ class FakeRun:
         self.engine_version = 0
         self.ids = tuple(f"s{i}" for i in range(20))
         self.rewards: Callable[[PromptTask], Rewards] = lambda task: (1.0, 0.0)
+        self.grades: Callable[[PromptTask], Grades | None] = lambda task: None
+        """In place of `rewards` where it gives some."""
         self.meta: Callable[[GroupMeta], GroupMeta] = lambda meta: meta
         self.on_generate: Callable[[PromptTask], Awaitable[None]] = _nothing
         self.on_train: Callable[[int], Awaitable[None]] = _nothing
         self.on_fate: Callable[[dict[str, Any]], None] = lambda row: None
         self.on_push: Callable[[int], Awaitable[None]] = _nothing
+        self.on_written: Callable[[int], Awaitable[None]] = _nothing
+        self.on_waiting: Callable[[dict[str, int], int, int], None] = lambda reasons, ready, needed: None
         self.probe: Callable[[int], tuple[float, float, int]] = lambda version: (1e-6, 1e-5, version)
         self.shares: list[list[list[UpdateShare]]] = []
         self.tasks: list[PromptTask] = []
+        self.prompts: PromptSource | None = None
+        """In place of a plain order."""
 
     def loop(self, **changes: Any) -> Loop:
         """The loop; `changes` go to the top level of the config."""
@@ -49,18 +56,21 @@ class FakeRun:
         self.ledger = Ledger(self._fate)
         self.built = Loop(
             self.config,
-            SimpleNamespace(generate=self._generate, each=self._each, names=["rollout-0"]),  # type: ignore[arg-type]
-            SimpleNamespace(score=self._score),  # type: ignore[arg-type]
-            SimpleNamespace(train=self._train),  # type: ignore[arg-type]
-            OrderedPrompts(self.ids, seed=0),
+            SimpleNamespace(generate=self._generate, push=self._push, each=self._each, fleet=None),  # type: ignore[arg-type]
+            SimpleNamespace(score=self._score, fleet=None),  # type: ignore[arg-type]
+            SimpleNamespace(train=self._train, cost=CostModel()),  # type: ignore[arg-type]
+            self.prompts or OrderedPrompts(self.ids, seed=0),
             self.ledger,
             SimpleNamespace(  # type: ignore[arg-type]
                 start_clock=lambda: None,
                 timeline=lambda *args: None,
-                rollout_activity=lambda busy, names, step: {},
+                rollout_activity=lambda busy, step: {},
+                outages=lambda fleets, step: {},
                 step=self._step,
+                waiting=self._waiting,
                 evaluate=self._evaluate,
                 checkpoint=self._checkpoint,
+                profile=self._profile,
             ),
         )
         return self.built
@@ -78,9 +88,8 @@ class FakeRun:
         meta = self.meta(replace(group.meta, sample_id=task.sample_id))
         return meta, task, meta
 
-    async def _score(self, scoring: PromptTask) -> tuple[Rewards, tuple[str, ...]]:
-        values = self.rewards(scoring)
-        return values, tuple("timeout" if value is None else "ok" for value in values)
+    async def _score(self, scoring: PromptTask) -> Grades:
+        return self.grades(scoring) or plain_grades(self.rewards(scoring))
 
     async def _train(self, shares: list[list[UpdateShare]]) -> tuple[dict[str, float], int, str]:
         version = sum(name == "train" for name in self.names()) + 1
@@ -90,13 +99,14 @@ class FakeRun:
         await self.on_train(version)
         return {"loss": 0.0, "time/train_start": 0.0, "time/train_end": 1.0}, version, "probe"
 
-    async def _each(self, method: str, *args: Any) -> list[Any]:
-        if method == "update_weights":
-            await self.on_push(args[0])
-            self.engine_version = args[0]
-            self.events.append(("push", args[0]))
-            return [SimpleNamespace(pause_s=0.25, apply_s=0.125)]
-        return [self.probe(self.engine_version)] if method == "probe" else [[]]
+    async def _push(self, version: int) -> list[Any]:
+        await self.on_push(version)
+        self.engine_version = version
+        self.events.append(("push", version))
+        return [SimpleNamespace(pause_s=0.25, apply_s=0.125)]
+
+    async def _each(self, method: str, *args: Any) -> dict[str, Any]:
+        return {"rollout-0": self.probe(self.engine_version) if method == "probe" else []}
 
     def _fate(self, row: dict[str, Any]) -> None:
         self.fates.append(row)
@@ -106,14 +116,25 @@ class FakeRun:
         self.events.append(("step", step))
         self.rows.append(row)
         ledger.check()
+        ledger.mark()
+
+    def _waiting(self, seconds: float, ledger: Ledger, ready: int, needed: int) -> None:
+        self.on_waiting(ledger.since_mark(), ready, needed)
 
     async def _evaluate(self, pool: Any, rewards: Any, step: int) -> None:
         self.events.append(("evaluate", step, self.engine_version))
 
-    async def _checkpoint(
-        self, step: int, learner: Any, rewards: Any, prompts: Any, ledger: Ledger, requeued: Any
-    ) -> None:
+    async def _profile(self, pool: Any, rewards: Any, request: ProfileRequest, step: int) -> dict[str, tuple[int, int]]:
+        self.events.append(("profile", step, self.engine_version))
+        return {name: (1, request.attempts) for name in request.ids}
+
+    async def _checkpoint(self, step: int, *parts: Any) -> Coroutine[Any, Any, None]:
         self.events.append(("checkpoint", step, self.engine_version))
+        return self._written(step)
+
+    async def _written(self, step: int) -> None:
+        await self.on_written(step)
+        self.events.append(("written", step))
 
 
 async def _nothing(_: Any) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from rl.records import GroupMeta, ScoredGroup
+from rl.records import Grades, GroupMeta, ScoredGroup
 
 
 def make_group(
@@ -34,5 +35,12 @@ def make_group(
         started_s=0.0,
         finished_s=1.0,
     )
-    statuses = tuple("ok" if reward is not None else "timeout" for reward in rewards)
-    return ScoredGroup(meta, payload if payload is not None else f"payload-{uid}", rewards, statuses)
+    payload = payload if payload is not None else f"payload-{uid}"
+    return ScoredGroup(meta, payload, rewards, plain_grades(rewards))
+
+
+def plain_grades(values: tuple[float | None, ...], **changes: Any) -> Grades:
+    """The grades of verifiers alone, where reward and outcome are one; None is a grader that was late."""
+    statuses = tuple("ok" if value is not None else "timeout" for value in values)
+    failure = "timeout" if None in values else ""
+    return replace(Grades(values, values, values, statuses, ({},) * len(values), failure), **changes)

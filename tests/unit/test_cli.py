@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import signal
 import sys
 import types
 from pathlib import Path
@@ -65,6 +67,13 @@ def test_a_command_calls_its_runner_with_the_resolved_config(rl, runner, config)
     assert out == "written/here\n"
 
 
+def test_a_runner_that_prints_its_outcome_has_the_last_word(rl, runner, config, monkeypatch):
+    command = dataclasses.replace(commands.COMMANDS["train"], prints=True)
+    monkeypatch.setattr(commands, "COMMANDS", {**commands.COMMANDS, "train": command})
+    runner.run = lambda config, *, resume: print("report.html") or Path("written/here")
+    assert rl("train", config)[:2] == (0, "report.html\n")
+
+
 def test_dry_run_prints_the_config_and_runs_nothing(rl, runner, config):
     code, out, _ = rl("train", config, "lr=2", "--dry-run")
     assert (code, runner.calls) == (0, [])
@@ -87,6 +96,17 @@ def test_an_error_of_the_project_is_one_message(rl, runner, config):
     code, _, err = rl("train", config)
     assert code == 2
     assert err == "error: row 3 of a[b].parquet has no [bold]image[/bold]\n"
+
+
+def test_ctrl_c_is_one_line_and_exit_code_130(rl, runner, config, monkeypatch):
+    def interrupted(config, *, resume):
+        raise KeyboardInterrupt
+
+    handlers = []
+    monkeypatch.setattr(signal, "signal", lambda number, handler: handlers.append((number, handler)))
+    runner.run = interrupted
+    assert rl("train", config) == (130, "", f"interrupted: rl train {config}\n")
+    assert handlers == [(signal.SIGINT, signal.SIG_DFL)]
 
 
 def test_a_traceback_on_request(runner, config, monkeypatch):
@@ -151,9 +171,15 @@ def test_config_check_tells_good_from_bad(rl, runner, config, tmp_path):
 def test_config_check_accepts_what_a_pipeline_fills(rl, runner, tmp_path):
     path = tmp_path / "step.yaml"
     path.write_text('command: train\nout: "{out}/rl"\nlr: "{seed}"\n')
-    assert rl("config", "check", path)[0] == 0
+    code, out, _ = rl("config", "check", path)
+    assert code == 0 and "a step of a pipeline, which fills out, lr: it can't run without values" in out
     code, _, err = rl("train", path)
-    assert code == 2 and "out=VALUE, lr=VALUE" in err
+    assert code == 2 and "give the values here: out=VALUE lr=VALUE" in err and "`rl pipeline`" in err
+    other, alone = tmp_path / "all.yaml", tmp_path / "broken.yaml"
+    other.write_text("command: pipeline\nout: runs/mine\nsteps: [{run: train, config: step.yaml}]\n")
+    alone.write_text("steps: [")
+    code, _, err = rl("train", path)
+    assert code == 2 and f"Run `rl pipeline {other}`; use the resolved file" in err and "runs/mine/configs/" in err
     assert rl("train", path, "out=o", "lr=1")[0] == 0
     assert runner.calls == [(TrainLike(out="o", lr=1.0), False)]
 
@@ -191,6 +217,34 @@ def test_values_come_before_overrides(runner, config):
 def test_report_of_a_folder_that_holds_no_run(rl, tmp_path):
     code, _, err = rl("report", tmp_path)
     assert code == 2 and str(tmp_path) in err
+    (tmp_path / "curate").mkdir()  # as configs/ has one
+    code, _, err = rl("report", tmp_path)
+    assert code == 2 and "holds no run and no pipeline" in err
+    assert not (tmp_path / "report.html").exists()
+
+
+VERL = {"prompt": [{"role": "user", "content": "2+2?"}], "reward_model": {"style": "rule", "ground_truth": "4"}}
+
+
+def test_inspect_says_what_a_file_of_another_layout_is(rl, tmp_path):
+    path = tmp_path / "verl.jsonl"
+    path.write_text(json.dumps(VERL) + "\n")
+    code, out, err = rl("data", "inspect", path)
+    assert code == 2 and "has no usable row" in err
+    assert "columns of the verl layout" in out and "--from verl" in out
+    code, out, _ = rl("data", "inspect", path, "--from", "verl")
+    assert code == 0 and "1 usable rows" in out
+
+
+def test_convert_names_the_flag_that_is_missing(rl, tmp_path):
+    path, target = tmp_path / "verl.jsonl", tmp_path / "back.parquet"
+    path.write_text(json.dumps(VERL) + "\n")
+    code, _, err = rl("data", "convert", path, target)
+    assert code == 2 and f"`rl data convert {path} OUT.parquet --from verl`" in err and "skip" not in err
+    assert rl("data", "convert", path, target, "--from", "verl")[0] == 0
+    path.write_text('{"id": "a", "problem": "2+2?"}\n')
+    code, _, err = rl("data", "convert", path, target)
+    assert code == 2 and "--skip-bad" in err
 
 
 @pytest.mark.parametrize("key", [key for key in commands.COMMANDS if key != "pipeline"])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+from types import SimpleNamespace
 
 import pytest
 
 import rl.cluster
 from rl.config.learner import LearnerConfig
 from rl.config.rollout import RolloutConfig
-from rl.errors import ConfigError, EngineDeadError, StarvationError
+from rl.errors import ClusterError, ConfigError, EngineDeadError, StarvationError
 
 
 @pytest.fixture(autouse=True)
@@ -38,12 +40,33 @@ def test_a_cluster_that_may_grow_is_waited_for(caplog):
     assert "need 3 CPUs where the cluster has 2" in caplog.text and "Waiting for nodes" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        (None, "Ray can't be started on this machine: The current node timed out.*ray stop"),
+        ("head:6379", "the Ray cluster at head:6379 can't be joined: The current node timed out.*ray_address"),
+    ],
+)
+def test_a_cluster_that_does_not_come_up_is_one_error(monkeypatch, address, said):
+    def late(**_: object) -> None:
+        raise Exception("The current node timed out during startup.\nMore.\nAnd more.")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(rl.cluster.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(rl.cluster.ray, "init", late)
+    with pytest.raises(ClusterError, match=f"(?s){said}") as caught:
+        rl.cluster.connect(address, RolloutConfig())
+    assert "And more" not in str(caught.value)
+
+
 async def test_a_start_that_takes_long_names_what_it_waits_for(monkeypatch, caplog):
     monkeypatch.setattr(rl.cluster, "_NOTICE_S", 0.01)
+    clock = itertools.count(step=60)  # a minute passes whenever it is read: at the start and twice in each turn
+    monkeypatch.setattr(rl.cluster, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     never = asyncio.Event()
-    with caplog.at_level(logging.WARNING), pytest.raises(StarvationError, match=r"learner not ready after .* 1 CPUs"):
-        await rl.cluster.bring_up({"learner": never.wait(), "rollout workers": asyncio.sleep(0)}, limit_s=0.05)
-    assert "learner not ready" in caplog.text and "rollout workers" not in caplog.text
+    with caplog.at_level(logging.WARNING), pytest.raises(StarvationError, match=r"learner not ready after 180 s.* 1 C"):
+        await rl.cluster.bring_up({"learner": never.wait(), "rollout workers": asyncio.sleep(0)}, limit_s=200)
+    assert "learner not ready after 60 s" in caplog.text and "rollout workers" not in caplog.text
 
 
 async def test_the_first_failure_ends_the_wait():

@@ -19,6 +19,7 @@ from rl.config.base import (
     set_values,
 )
 from rl.config.placeholders import fill, unfilled
+from rl.config.train import TrainConfig
 from rl.errors import ConfigError
 
 
@@ -188,3 +189,66 @@ def test_names_in_braces_are_filled_at_any_depth():
 def test_what_a_pipeline_would_fill_is_found():
     raw = {"a": {"b": ["x", "{out}/y"]}, "seed": "{seed}", "prompt": "Answer {question}"}
     assert unfilled(raw) == ["a.b.1", "seed"]
+
+
+class Limits(StrictModel):
+    steps: int = 1
+    rates: tuple[float, float] = (0.5, 0.5)
+    cached: bool = False
+    limit_s: float | None = None
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("steps=true", "true and false are no numbers"),
+        ("rates=[true, 0.5]", "true and false are no numbers"),
+        ("limit_s=.inf", "finite number"),
+        ("limit_s=1e999", "finite number"),
+        ("rates=[.nan, 0.5]", "finite number"),
+        ("cached=1", "set true or false"),
+        ("steps=1:30", "valid integer"),  # 90 in YAML 1.1
+    ],
+)
+def test_values_of_another_kind_are_refused(override, said):
+    with pytest.raises(ConfigError, match=said):
+        parse_config(Limits, apply_overrides({}, [override]))
+
+
+def test_times_and_ratios_stay_texts():
+    found = apply_overrides({}, ["a=1:30", "b=-1:30:15.5", "c=0x10", "d=1_000"])
+    assert found == {"a": "1:30", "b": "-1:30:15.5", "c": 16, "d": 1000}
+
+
+TRAIN = {"model": "m", "out": "o", "steps": 10, "data": {"train": "d"}}
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("learner.optimizer.lr=1e300", "learner.optimizer.lr: .*less than or equal to 10"),
+        ("learner.optimizer.betas=[0.9, 1.5]", r"betas\.1: .*less than 1"),
+        ("learner.optimizer.betas=[-1, 0.9]", r"betas\.0: .*greater than or equal to 0"),
+        ("seed=99999999999999999999999", "seed: .*less than 4294967296"),
+        ("seed=-1", "seed: .*greater than or equal to 0"),
+        ("probe.threshold=.inf", "probe.threshold: .*finite"),
+        ("rewards.timeout_s=1e-9", "rewards.timeout_s: .*0.01"),
+        ("rewards.timeouts={number: 1e-9}", "timeouts.number is 1e-09; set seconds"),
+        ("learner.optimizer.warmup_steps=11", "warmup_steps 11 is more than the 10 updates"),
+    ],
+)
+def test_settings_that_no_run_could_mean(override, said):
+    with pytest.raises(ConfigError, match=said):
+        parse_config(TrainConfig, apply_overrides(TRAIN, [override]))
+
+
+def test_a_warm_up_may_end_with_the_run():
+    warm = apply_overrides(TRAIN, ["learner.optimizer.warmup_steps=20", "algo.updates_per_step=2"])
+    assert parse_config(TrainConfig, warm).learner.optimizer.warmup_steps == 20
+
+
+def test_a_message_about_a_section_does_not_repeat_it():
+    with pytest.raises(ConfigError) as caught:
+        parse_config(TrainConfig, apply_overrides(TRAIN, ["learner.ranks=64"]))
+    assert "raise algo.prompts_per_step or lower learner.ranks" in str(caught.value)
+    assert "got" not in str(caught.value)

@@ -12,7 +12,7 @@ from tests.unit.groups import make_group
 
 def attempts(source: str, rewards: tuple[float | None, ...], lengths: tuple[int, ...] | None = None) -> Attempts:
     group = make_group(rewards=rewards, source=source, lengths=lengths)
-    return Attempts(group.meta, group.meta.sample_id, source, group.rewards, group.statuses, None)
+    return Attempts(group.meta, group.meta.sample_id, source, group.rewards, group.grades.statuses, None)
 
 
 def test_means_over_samples_and_per_source():

@@ -18,6 +18,7 @@ from rl.algo.filters import screen, soft_overlong
 from rl.algo.losses import LOSSES, LossInputs
 from rl.algo.passk import pass_at_k
 from rl.algo.text_checks import is_garbled, is_repeating
+from rl.batch.packing import CostModel, Item, bin_cost, pack, pack_ranks
 from rl.config.objective import (
     AdvantageConfig,
     CovarianceConfig,
@@ -26,9 +27,10 @@ from rl.config.objective import (
     OverlongConfig,
     TextChecksConfig,
 )
-from tests.golden import derive_losses, derive_rewards
+from tests.golden import derive_losses, derive_packing, derive_rewards
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+FILES = derive_losses.contents() | derive_rewards.contents() | derive_packing.contents()
 LOSS_FILES = (
     "gspo",
     "grpo",
@@ -267,14 +269,33 @@ def test_text_checks(content, case):
         assert is_garbled(case["text"], np.concatenate(logprobs), config) == case["expected"]
 
 
+@pytest.mark.parametrize(("content", "case"), vectors("packing"))
+def test_packing(content, case):
+    items = [
+        Item(length, tuple(map(tuple, shown))) for length, shown in zip(case["lengths"], case["images"], strict=True)
+    ]
+    cost, budget, expected = CostModel(**case["cost"]), case["budget"], case["expected"]
+    plan = pack_ranks(items, budget, cost, case["ranks"])
+    bins = [members for rank in plan for members in rank]
+    assert sorted(i for members in bins for i in members) == list(range(len(items)))
+    over = [members for members in bins if sum(items[i].length for i in members) > budget]
+    assert sorted(over) == [[i] for i in expected["own_bin"]]
+    assert len(pack(items, budget, cost)) <= (11 * expected["fewest_bins"] + 6) / 9
+    assert len(bins) == expected["bins"]
+    assert max(map(len, plan)) - min(map(len, plan)) == (expected["bins"] % case["ranks"] > 0)
+    costs = [[bin_cost(items, members, cost) for members in rank] for rank in plan]
+    time = sum(max(rank[i] for rank in costs if i < len(rank)) for i in range(max(map(len, costs))))
+    assert expected["least_time"] - content["tolerance"] <= time <= content["time_within"] * expected["least_time"]
+
+
 def test_files_are_what_their_derivation_gives():
-    for name, content in (derive_losses.contents() | derive_rewards.contents()).items():
+    for name, content in FILES.items():
         assert json.loads((GOLDEN / f"{name}.json").read_text()) == json.loads(json.dumps(content)), name
 
 
 def test_every_case_shows_its_steps():
     files = sorted(path.stem for path in GOLDEN.glob("*.json"))
-    tested = {*LOSS_FILES, *derive_rewards.contents(), "batch_normalisation", "group_advantages", "pass_at_k"}
+    tested = {*LOSS_FILES, *FILES, "batch_normalisation", "group_advantages", "pass_at_k"}
     assert tested <= set(files)
     for param in vectors(*files):
         content, case = param.values

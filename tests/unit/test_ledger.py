@@ -108,3 +108,20 @@ def test_state_goes_through_json_and_back():
         resumed.close(0, "trained")
     resumed.check()
     assert [row["uid"] for row in rows] == [1]
+
+
+def test_fates_since_a_step_are_counted_from_its_mark_across_a_resume():
+    ledger, _ = make()
+    for sample in "abcde":
+        ledger.admit(sample, 0)
+    ledger.close(0, "filtered", "all_wrong")
+    ledger.close(1, "trained", step=1)
+    assert ledger.since_mark() == {"filtered:all_wrong": 1, "trained": 1}
+    ledger.mark()
+    assert ledger.since_mark() == {}
+    ledger.close(2, "filtered", "all_wrong")
+    resumed, _ = make()
+    resumed.load_state_dict(json.loads(json.dumps(ledger.state_dict())))
+    resumed.close(3, "failed", "reward: timeout")
+    assert resumed.since_mark() == {"filtered:all_wrong": 1, "failed:reward: timeout": 1}
+    assert resumed.reasons()["filtered:all_wrong"] == 2

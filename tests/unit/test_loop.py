@@ -9,9 +9,11 @@ import pytest
 
 import rl.loop
 from rl.config.train import CheckpointConfig, EvalDuringConfig
-from rl.errors import DivergenceError, EngineDeadError, EngineError, StarvationError, SyncError
+from rl.data.store import OrderedPrompts, ProfileRequest
+from rl.errors import CheckpointError, DivergenceError, EngineDeadError, EngineError, StarvationError, SyncError
 from rl.ledger import Admission
 from tests.unit.fake_run import FakeRun
+from tests.unit.groups import plain_grades
 
 SECONDS = 10.0
 
@@ -93,6 +95,27 @@ async def test_zero_variance_groups_are_filtered_with_their_reason(tmp_path):
         2: "zero_variance",
     }
     assert fates(run)["trained"] == 2
+
+
+async def test_a_mixture_is_learned_by_its_rewards_and_judged_by_its_outcomes(tmp_path):
+    run = FakeRun(str(tmp_path), advantages={"group": "mean", "batch_normalise": False, "scale": 1.0})
+    equal = plain_grades((0.3, 0.3), raw=(0.9, 0.9), outcomes=(1.0, 1.0))
+    scaled = plain_grades((2.0, -1.0), raw=(0.9, 0.4), outcomes=(1.0, 0.0))
+    run.grades = lambda task: equal if task.uid == 0 else scaled
+    await complete(run, steps=1)
+    assert [row["reason"] for row in run.fates if row["fate"] == "filtered"] == ["all_right"]
+    assert run.shares[0][0][0].groups[0].advantages == (1.5, -1.5)
+    row = run.rows[0]
+    # one group with 0.9 twice, two with 0.9 and 0.4
+    assert (row["reward/mean"], row["accuracy/counting"]) == (pytest.approx(4.4 / 6), pytest.approx(4 / 6))
+
+
+async def test_a_failed_grader_is_named_in_the_fate(tmp_path):
+    run = FakeRun(str(tmp_path))
+    failure = "error: task 'chem' is not known"
+    run.grades = lambda task: plain_grades((None, None), failure=failure) if task.uid == 0 else None
+    await complete(run, steps=1)
+    assert [row["reason"] for row in run.fates if row["fate"] == "failed"] == [f"reward: {failure}"]
 
 
 async def test_truncated_completions_are_masked_and_counted(tmp_path):
@@ -304,6 +327,36 @@ async def test_evaluations_and_checkpoints_when_due_and_after_the_push(tmp_path)
     assert [event for event in run.events if event[0] == "checkpoint"] == [("checkpoint", 2, 2), ("checkpoint", 4, 4)]
 
 
+async def test_training_goes_on_while_a_checkpoint_is_written(tmp_path):
+    """One is complete before the next is taken, and all are before the run ends."""
+    run = FakeRun(str(tmp_path))
+    trained = asyncio.Event()
+
+    async def on_train(version):
+        if version == 3:
+            trained.set()
+
+    async def on_written(step):
+        await trained.wait()  # for ever, if the third step waited for the files of the second
+
+    run.on_train, run.on_written = on_train, on_written
+    await complete(run, steps=6, checkpoint=CheckpointConfig(every=2))
+    order = [event[:2] for event in run.events if event[0] in ("train", "checkpoint", "written")]
+    assert order.index(("train", 3)) < order.index(("written", 2)) < order.index(("checkpoint", 4))
+    assert order.count(("written", 4)) == 1
+
+
+async def test_a_checkpoint_that_can_not_be_written_ends_the_run(tmp_path):
+    run = FakeRun(str(tmp_path))
+
+    async def on_written(step):
+        raise CheckpointError("disk full")
+
+    run.on_written = on_written
+    with pytest.raises(CheckpointError, match="disk full"):
+        await complete(run, steps=6, checkpoint=CheckpointConfig(every=2))
+
+
 async def test_silence_is_starvation(tmp_path):
     run = FakeRun(str(tmp_path))
     never = asyncio.Event()
@@ -358,3 +411,88 @@ async def test_no_task_outlives_the_run(tmp_path):
     before = asyncio.all_tasks()
     await complete(run)
     assert asyncio.all_tasks() == before
+
+
+class Watching(OrderedPrompts):
+    """Notes what it is told, and wants a profile after the first step."""
+
+    def __init__(self, ids) -> None:
+        super().__init__(ids, seed=0)
+        self.seen: list[tuple] = []
+        self.answers: list[dict] = []
+
+    def observe(self, sample_id, rewards, fate, uid) -> None:
+        self.seen.append((uid, rewards, fate))
+
+    def advance(self, step) -> dict[str, float]:
+        self.seen.append(("step", step))
+        return {"curriculum/mean": 1.0 / step}
+
+    def profile_wanted(self) -> ProfileRequest | None:
+        return ProfileRequest(("s0", "s1"), 4) if self.seen[-1] == ("step", 1) and not self.answers else None
+
+    def profiled(self, counts) -> None:
+        self.answers.append(counts)
+
+
+async def test_a_curriculum_learns_of_every_fate_once(tmp_path):
+    run = FakeRun(str(tmp_path), group_size=3, filters={"truncated": "mask"})
+    run.prompts = prompts = Watching(run.ids)
+    table = {0: (1.0, 1.0, 1.0), 1: (None, None, 1.0)}
+    run.rewards = lambda task: table.get(task.uid, (1.0, 1.0, 0.0))
+    run.meta = lambda meta: replace(meta, finish_reasons=("length", "stop", "stop"))
+    await complete(run, steps=2)
+    told = {uid: (rewards, fate) for uid, rewards, fate in (row for row in prompts.seen if row[0] != "step")}
+    assert told[0] == ((1.0, 1.0, 1.0), "filtered") and told[1] == ((), "failed")
+    assert all(row == ((1.0, 1.0, 0.0), "trained") for uid, row in told.items() if uid > 1), "masked ones included"
+    ends = {row["uid"]: row["fate"] for row in run.fates if row["fate"] != "in_flight"}
+    assert {uid: fate for uid, (_, fate) in told.items()} == ends
+    assert [row for row in prompts.seen if row[0] == "step"] == [("step", 1), ("step", 2)]
+    assert [row["curriculum/mean"] for row in run.rows] == [1.0, 0.5]
+
+
+async def test_a_profile_that_is_asked_for_is_made_with_the_pushed_weights(tmp_path):
+    run = FakeRun(str(tmp_path))
+    run.prompts = prompts = Watching(run.ids)
+    await complete(run, steps=3)
+    assert [event for event in run.events if event[0] == "profile"] == [("profile", 1, 1)]
+    assert prompts.answers == [{"s0": (1, 4), "s1": (1, 4)}]
+
+
+async def test_a_run_that_gets_no_batch_says_what_its_groups_came_to(tmp_path, monkeypatch):
+    monkeypatch.setattr(rl.loop, "_WATCH_S", 0.0)
+    monkeypatch.setattr(rl.loop, "_QUIET_S", 0.0)
+    run, said = FakeRun(str(tmp_path)), asyncio.Event()
+    # Groups 0 and 1 are filtered, 2 fails, 3 is ready; 4 comes only after the line that says so.
+    table = {0: (1.0, 1.0), 1: (0.0, 0.0), 2: (None, None)}
+    run.rewards = lambda task: table.get(task.uid, (1.0, 0.0))
+    expected = {"filtered:all_right": 1, "filtered:all_wrong": 1, "failed:reward: timeout": 1}
+
+    async def on_generate(task):
+        if task.uid == 4:
+            await said.wait()
+
+    def on_waiting(reasons, ready, needed):
+        if (reasons, ready, needed) == (expected, 1, 2):
+            said.set()
+
+    run.on_generate, run.on_waiting = on_generate, on_waiting
+    await complete(run, steps=1)
+    assert said.is_set()
+
+
+async def test_a_learner_that_computes_is_not_said_to_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr(rl.loop, "_WATCH_S", 0.0)
+    monkeypatch.setattr(rl.loop, "_QUIET_S", 0.0)
+    run, lines, said_meanwhile = FakeRun(str(tmp_path)), [], []
+    run.on_waiting = lambda *said: lines.append(said)
+
+    async def on_train(version):
+        before = len(lines)
+        for _ in range(20):  # turns of the watch
+            await asyncio.sleep(0)
+        said_meanwhile.append(len(lines) - before)
+
+    run.on_train = on_train
+    await complete(run, steps=2)
+    assert said_meanwhile == [0, 0]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from rl.batch.packing import CostModel
 from rl.batch.plan import UpdateShare, plan_updates
 from tests.unit.groups import make_group
 
@@ -36,6 +39,25 @@ def test_the_prompt_counts_once_for_each_completion():
     ]
     shares = plan_updates(groups, [(1.0, -1.0)] * 3, ranks=2, updates=1)
     assert [payloads(rank[0]) for rank in shares] == [["payload-1"], ["payload-0", "payload-2"]]
+
+
+def test_work_is_counted_and_not_tokens_alone():
+    # Groups of one completion of 8, 4, 4 and 4 tokens. With 1 per squared token they cost 72, 20, 20 and 20, so the
+    # first is alone; by tokens each rank would have two.
+    groups = [make_group(uid, lengths=(n - 1, 1), prompt_length=1) for uid, n in enumerate((8, 4, 4, 4))]
+    only_first = [(1.0, None)] * 4
+    by_tokens = plan_updates(groups, only_first, ranks=2, updates=1)
+    assert [len(rank[0].groups) for rank in by_tokens] == [2, 2]
+    squared = plan_updates(groups, only_first, 2, 1, CostModel(attention=1.0))
+    assert [payloads(rank[0]) for rank in squared] == [["payload-0"], ["payload-1", "payload-2", "payload-3"]]
+
+
+def test_images_count_once_for_each_group():
+    # 10 tokens each; 8 patches at 2 make the first cost 26, which two others outweigh together only (20, then 30).
+    groups = [make_group(uid, lengths=(4, 4), prompt_length=1) for uid in range(4)]
+    groups[2] = replace(groups[2], meta=replace(groups[2].meta, image_patches=(5, 3)))
+    shares = plan_updates(groups, [(1.0, -1.0)] * 4, 2, 1, CostModel(patch=2.0))
+    assert [payloads(rank[0]) for rank in shares] == [["payload-2"], ["payload-0", "payload-1", "payload-3"]]
 
 
 def test_equal_groups_are_placed_in_turn():

@@ -169,3 +169,72 @@ def test_nothing_is_submitted_that_can_not_run(folder, capsys, monkeypatch, extr
     code = submit.main(["configs/sft.yaml", "--address", "http://head:8265", *extra])
     assert (code, len(client.submitted)) == ((0, 1) if said is None else (2, 0))
     assert said is None or said in capsys.readouterr().err
+
+
+MIXTURE = """
+judges:
+  default: {url: 'http://127.0.0.1:9', model: m, api_key_env: JUDGE_KEY, cache: runs/judge.sqlite}
+  free: {url: 'http://127.0.0.1:9', model: m}
+default: {reward: {name: a, verifier: auto}}
+"""
+
+
+@pytest.fixture
+def graded(folder, monkeypatch):
+    """The working directory with a config of `rl train` whose graders need two tokens."""
+    (folder / "configs" / "mixture.yaml").write_text(MIXTURE)
+    (folder / "configs" / "rl.yaml").write_text(
+        "command: train\nmodel: models/m\nout: runs/rl\nsteps: 1\ndata: {train: data/t.parquet}\n"
+        "rewards: {mixture: configs/mixture.yaml, url: 'http://rewards:8000', token_env: REWARDS_KEY}\n"
+    )
+    (folder / "configs" / "pipeline.yaml").write_text(
+        "command: pipeline\nout: runs/p\nsteps: [{run: train, config: rl.yaml, set: {out: '{out}/rl'}}]\n"
+    )
+    monkeypatch.setenv("JUDGE_KEY", "s3cret-judge")
+    monkeypatch.delenv("REWARDS_KEY", raising=False)
+    return folder
+
+
+@pytest.mark.parametrize("config", ["configs/rl.yaml", "configs/pipeline.yaml"])
+def test_tokens_that_configs_name_are_passed_on_and_never_shown(graded, capsys, monkeypatch, config):
+    def job(*extra):
+        client = Client()
+        assert submit.submit(submit.parse_args([config, "--address", "http://head:8265", *extra]), client) == 0
+        return client.submitted[0]["runtime_env"]["env_vars"], client.submitted[0]["entrypoint"]
+
+    env, entrypoint = job()
+    assert env == {"PYTHONUNBUFFERED": "1", "JUDGE_KEY": "s3cret-judge"}
+    out, err = capsys.readouterr()
+    assert "token JUDGE_KEY: passed on" in err and "token REWARDS_KEY: not set here" in err
+    assert "s3cret" not in out + err + entrypoint
+    monkeypatch.setenv("REWARDS_KEY", "s3cret-too")
+    assert job()[0]["REWARDS_KEY"] == "s3cret-too"
+    assert job("--env", "REWARDS_KEY=other")[0]["REWARDS_KEY"] == "other"
+    out, err = capsys.readouterr()
+    assert "not set here" not in err and "s3cret" not in out + err
+
+
+def test_the_caches_of_judges_are_under_the_root(graded):
+    client = Client()
+    args = ["configs/rl.yaml", "--address", "http://head:8265", "--root", "/shared/me"]
+    submit.submit(submit.parse_args(args), client)
+    assert 'rewards.root="/shared/me"' in shlex.split(client.submitted[0]["entrypoint"])
+
+
+def test_the_caches_of_a_pipeline_are_under_the_root(graded):
+    """The overrides of the job, read back, give a step that has its own settings and the root."""
+    from rl.commands import find, load
+    from rl.pipeline import prepare
+
+    client = Client()
+    args = ["configs/pipeline.yaml", "--address", "http://head:8265", "--root", "/shared/me"]
+    submit.submit(submit.parse_args(args), client)
+    overrides = shlex.split(client.submitted[0]["entrypoint"])[5:]
+    (step,) = prepare(load(find("pipeline"), "configs/pipeline.yaml", overrides), graded / "configs")
+    assert (step.config.rewards.root, step.config.out) == ("/shared/me", "/shared/me/runs/p/rl")
+
+
+def test_a_mixture_that_only_the_cluster_has(graded, capsys):
+    args = ["configs/rl.yaml", "--address", "http://head:8265", "--root", "/shared/me", "rewards.mixture=data/m.yaml"]
+    assert submit.submit(submit.parse_args(args), Client()) == 0
+    assert "/shared/me/data/m.yaml is not here" in capsys.readouterr().err

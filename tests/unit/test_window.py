@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from rl.metrics.window import StepWindow
+from rl.records import Grades
 from tests.unit.groups import make_group
 
 
@@ -29,6 +32,27 @@ def test_rewards_accuracies_and_lengths_by_hand():
         }
     )
     assert window.drain() == {}, "a second call starts anew"
+
+
+def test_a_mixture_is_measured_by_outcomes_and_before_it_is_normalised():
+    window = StepWindow()
+    grades = Grades(
+        rewards=(1.2, -0.8, None),
+        raw=(0.9, 0.3, None),
+        outcomes=(1.0, None, None),
+        statuses=("ok", "ok", "timeout"),
+        components=({"form": 1.0, "length": 0.5}, {"form": 0.0}, {}),
+    )
+    window.finished(replace(make_group(0, grades.rewards, source="chart"), grades=grades))
+    row = window.drain()
+    assert {key: row[key] for key in row if key.split("/")[0] in ("reward", "accuracy", "component", "graders")} == {
+        "reward/mean": pytest.approx(0.6),
+        "reward/chart": pytest.approx(0.6),
+        "accuracy/chart": 1.0,
+        "component/form": 0.5,
+        "component/length": 0.5,
+        "graders/failed": 1.0,
+    }
 
 
 def test_filter_counts_are_since_the_last_call():

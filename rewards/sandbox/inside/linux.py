@@ -53,6 +53,12 @@ def detach(target: str) -> None:
     _check(_libc.umount2(target.encode(), ctypes.c_int(MNT_DETACH)), f"unmount {target}")
 
 
+def set_host_names(name: str) -> None:
+    """Of the namespace that this process is in."""
+    _check(_libc.sethostname(name.encode(), ctypes.c_size_t(len(name))), "sethostname")
+    _check(_libc.setdomainname(b"", ctypes.c_size_t(0)), "setdomainname")
+
+
 def pivot_root(new: str, old: str) -> None:
     _syscall(_number("pivot_root"), new.encode(), old.encode(), name="pivot_root")
 

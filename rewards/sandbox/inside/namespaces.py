@@ -13,6 +13,7 @@ from . import linux
 
 NOBODY = 65534
 SCRATCH = "/scratch"
+HOST = "sandbox"
 DEVICES = ("null", "zero", "full", "random", "urandom")
 MAX_SCRATCH_FILES = 4096
 
@@ -35,10 +36,12 @@ def enter() -> bool:
     if os.geteuid() == 0:
         try:
             linux.unshare(_NAMESPACES)
+            linux.set_host_names(HOST)
             return True
         except PermissionError:  # root of a container without CAP_SYS_ADMIN: try as anybody else
             become_nobody()
     _enter_user_namespace(_NAMESPACES, None)
+    linux.set_host_names(HOST)
     return False
 
 

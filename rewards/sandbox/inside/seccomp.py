@@ -1,7 +1,8 @@
 """The seccomp filter of the untrusted program: what namespaces alone leave open, and kernel surface nobody needs.
 
 A list of what is denied, not of what is allowed: the walls are the namespaces, the read-only view and the missing
-capabilities, and a list of all that Python, NumPy and a shell may call would break with every new C library.
+capabilities, and a list of all that Python, NumPy and a shell may call would break with every new C library. Calls that
+are newer than this list do not exist inside; C libraries expect that of an older kernel.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ from __future__ import annotations
 from . import linux
 
 _EPERM, _EAGAIN, _ENOSYS, _EAFNOSUPPORT = 1, 11, 38, 97
-_AF_UNIX = 1
+_AF_UNIX, _SOL_SOCKET, _SO_SNDBUF, _SO_RCVBUF = 1, 1, 7, 8
+_F_SETPIPE_SZ, _RLIMIT_CORE = 1031, 4
+_FIRST_UNKNOWN = 463
+"""The first call that this list does not know; from 424 on the numbers are the same everywhere."""
 
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32_BIT = 0x40000000
@@ -37,6 +41,8 @@ DENIED: dict[str, tuple[int, int]] = {
     "fsmount": (432, 432),
     "fspick": (433, 433),
     "mount_setattr": (442, 442),
+    "statmount": (457, 457),
+    "listmount": (458, 458),
     "open_by_handle_at": (304, 265),
     "name_to_handle_at": (303, 264),
     # memory that no limit of ours counts
@@ -46,6 +52,9 @@ DENIED: dict[str, tuple[int, int]] = {
     "msgget": (68, 186),
     "semget": (64, 190),
     "mq_open": (240, 180),
+    # counts that all programs of the user share
+    "inotify_init": (253, -1),
+    "inotify_init1": (294, 26),
     # calls that this filter would not see
     "io_uring_setup": (425, 425),
     "io_uring_enter": (426, 426),
@@ -62,6 +71,7 @@ DENIED: dict[str, tuple[int, int]] = {
     "modify_ldt": (154, -1),
     "vmsplice": (278, 75),
     "quotactl": (179, 60),
+    "quotactl_fd": (443, 443),
     "acct": (163, 89),
     "syslog": (103, 116),
     "swapon": (167, 224),
@@ -83,7 +93,11 @@ DENIED: dict[str, tuple[int, int]] = {
 }
 CHECKED: dict[str, tuple[int, int]] = {
     "socket": (41, 198),
+    "socketpair": (53, 199),
+    "setsockopt": (54, 208),
+    "fcntl": (72, 25),
     "prlimit64": (302, 261),
+    "setrlimit": (160, 164),
     "clone": (56, 220),
     "clone3": (435, 435),
     "fork": (57, -1),
@@ -103,7 +117,7 @@ _NEW_NAMESPACES = (
 
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _ERROR, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
-_NUMBER, _ARCH, _FIRST_ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data; an argument's low word comes first
+_NUMBER, _ARCH, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
 
 
 def build(machine: str, *, may_fork: bool) -> bytes:
@@ -123,30 +137,53 @@ def build(machine: str, *, may_fork: bool) -> bytes:
     ]
     if machine == "x86_64":
         program += [_step(_AT_LEAST, _X32_BIT, 0, 1), _step(_RETURN, _KILL)]
+    program += [_step(_AT_LEAST, _FIRST_UNKNOWN, 0, 1), _fail(_ENOSYS)]
     for numbers in DENIED.values():
-        program += _deny(numbers[column], _EPERM)
-    call = {name: numbers[column] for name, numbers in CHECKED.items()}
-    program += _deny(call["clone3"], _ENOSYS)  # its flags lie in memory; the C library falls back to clone
-    if not may_fork:
-        program += _deny(call["fork"], _EAGAIN) + _deny(call["vfork"], _EAGAIN)
-    # The network namespace does not hold AF_VSOCK, which reaches the host of a virtual machine.
-    program += _on(call["socket"], _step(_EQUAL, _AF_UNIX, 1, 0), _fail(_EAFNOSUPPORT))
-    program += _on(call["prlimit64"], _step(_EQUAL, 0, 1, 0), _fail(_EPERM))  # its own limits only
-    flags = [_step(_ANY_BIT, _NEW_NAMESPACES, 0, 1), _fail(_EPERM)]
-    if not may_fork:
-        flags += [_step(_ANY_BIT, linux.CLONE_THREAD, 1, 0), _fail(_EAGAIN)]
-    program += _on(call["clone"], *flags)
+        program += _refuse(numbers[column], _EPERM)
+    for name, error, *conditions in _rules(may_fork):
+        program += _refuse(CHECKED[name][column], error, *conditions)
     return b"".join([*program, _step(_RETURN, _ALLOW)])
 
 
-def _deny(number: int, error: int) -> list[bytes]:
-    return [] if number < 0 else [_step(_EQUAL, number, 0, 1), _fail(error)]
+def _rules(may_fork: bool) -> list:
+    """(call, error, conditions): refused if all conditions hold: (offset, comparison, value, its outcome)."""
+    first, second, third = (_ARGUMENTS + 8 * number for number in range(3))  # the low words, which come first
+    rules = [
+        ("clone3", _ENOSYS),  # its flags lie in memory; the C library falls back to clone
+        ("clone", _EPERM, (first, _ANY_BIT, _NEW_NAMESPACES, True)),
+        # A network namespace does not hold AF_VSOCK, which reaches the host of a virtual machine. And what waits in the
+        # sockets behind one that listens is memory that no limit counts: only pairs are left.
+        ("socket", _EAFNOSUPPORT),
+        ("socketpair", _EAFNOSUPPORT, (first, _EQUAL, _AF_UNIX, False)),
+        ("setsockopt", _EPERM, (second, _EQUAL, _SOL_SOCKET, True), (third, _EQUAL, _SO_SNDBUF, True)),
+        ("setsockopt", _EPERM, (second, _EQUAL, _SOL_SOCKET, True), (third, _EQUAL, _SO_RCVBUF, True)),
+        ("fcntl", _EPERM, (second, _EQUAL, _F_SETPIPE_SZ, True)),
+        ("prlimit64", _EPERM, (first, _EQUAL, 0, False)),  # its own limits only
+        # The limit of 1 keeps a core from the host's handler, which 0 does not (core(5)).
+        ("setrlimit", _EPERM, (first, _EQUAL, _RLIMIT_CORE, True)),
+        ("prlimit64", _EPERM, (second, _EQUAL, _RLIMIT_CORE, True), (third, _EQUAL, 0, False)),
+        ("prlimit64", _EPERM, (second, _EQUAL, _RLIMIT_CORE, True), (third + 4, _EQUAL, 0, False)),
+    ]
+    if not may_fork:
+        rules += [
+            ("fork", _EAGAIN),
+            ("vfork", _EAGAIN),
+            ("clone", _EAGAIN, (first, _ANY_BIT, linux.CLONE_THREAD, False)),
+        ]
+    return rules
 
 
-def _on(number: int, *body: bytes) -> list[bytes]:
-    """For one call: load its first argument, run `body`, allow what the body has let through."""
-    steps = [_step(_LOAD, _FIRST_ARGUMENT), *body, _step(_RETURN, _ALLOW)]
-    return [_step(_EQUAL, number, 0, len(steps)), *steps]
+def _refuse(number: int, error: int, *conditions: tuple) -> list:
+    """An error for a call, where all conditions hold; -1 is no call."""
+    if number < 0:
+        return []
+    steps = [_fail(error)]
+    for offset, comparison, value, outcome in reversed(conditions):
+        past = len(steps)
+        steps = [_step(_LOAD, offset), _step(comparison, value, *((0, past) if outcome else (past, 0))), *steps]
+    test = _step(_EQUAL, number, 0, len(steps))
+    # A condition leaves an argument where the number was.
+    return [test, *steps, _step(_LOAD, _NUMBER)] if conditions else [test, *steps]
 
 
 def _fail(error: int) -> bytes:

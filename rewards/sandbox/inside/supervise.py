@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 _CHUNK = 65536
 _MAX_DEPTH = 8
+_SIGNALS = 128
+"""Signals and timers that may wait: all programs of the user share a count of them."""
+_RLIMIT_SIGPENDING, _RLIMIT_NICE, _RLIMIT_RTPRIO = 11, 13, 14
 
 
 def run_commands(job: dict, reporter: Reporter) -> None:
@@ -170,17 +173,19 @@ def _become(command: dict, job: dict, descriptors: list) -> None:
 def _limit(limits: dict, own_tasks: int | None) -> None:
     cpu = limits["cpu_s"]
     wanted = [
-        (resource.RLIMIT_CORE, 0, 0),
+        (resource.RLIMIT_CORE, 1, 1),  # see the filter: with 0 a crash would still start a core handler of the host
         (resource.RLIMIT_CPU, cpu, cpu + 1),  # SIGXCPU first, SIGKILL for those who catch it
         (resource.RLIMIT_FSIZE, limits["file_bytes"], limits["file_bytes"]),
         (resource.RLIMIT_NOFILE, limits["open_files"], limits["open_files"]),
         (resource.RLIMIT_MEMLOCK, 0, 0),
         (resource.RLIMIT_MSGQUEUE, 0, 0),
+        (_RLIMIT_NICE, 0, 0),
+        (_RLIMIT_RTPRIO, 0, 0),
         (resource.RLIMIT_AS, limits["memory_bytes"], limits["memory_bytes"]),
     ]
-    if own_tasks is not None:  # it counts the user's tasks, and without a user namespace strangers among them
+    if own_tasks is not None:  # these count the whole user's, and without a user namespace strangers' among them
         tasks = limits["processes"] + limits["threads"] + own_tasks
-        wanted.append((resource.RLIMIT_NPROC, tasks, tasks))
+        wanted += [(resource.RLIMIT_NPROC, tasks, tasks), (_RLIMIT_SIGPENDING, _SIGNALS, _SIGNALS)]
     for kind, soft, hard in wanted:
         _, highest = resource.getrlimit(kind)
         if highest != resource.RLIM_INFINITY:

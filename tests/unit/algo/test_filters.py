@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rl.algo.filters import filter_reason
+from rl.algo.filters import filter_reason, screen
 from rl.algo.text_checks import find_defect, is_garbled, is_repeating
 from rl.config.objective import FilterConfig, TextChecksConfig
 
@@ -33,6 +33,47 @@ def test_reason(rewards, reason):
 def test_the_least_number_of_rewards_is_set_by_the_caller():
     assert filter_reason((1.0, 0.0, None), min_valid=3) == "too_few_rewards"
     assert filter_reason((1.0, 0.0, 0.0), min_valid=3) is None
+
+
+@pytest.mark.parametrize(
+    ("rewards", "outcomes", "reason", "by_outcome"),
+    [
+        # z-scores of a mixture: equal ones are all 0 or all 1 only by chance
+        ((0.4, 0.4), (1.0, 1.0), "all_right", "all_right"),
+        ((1.0, 1.0), (0.0, 0.0), "all_wrong", "all_wrong"),
+        ((0.0, 0.0), (1.0, 1.0), "all_right", "all_right"),
+        ((0.4, 0.4), (1.0, 0.0), "zero_variance", "zero_variance"),
+        ((0.0, 0.0), (0.7, 0.7), "zero_variance", "zero_variance"),
+        # right alike, rewarded differently: for length, say
+        ((0.4, -0.4), (1.0, 1.0), None, "all_right"),
+        ((0.4, -0.4), (0.0, 0.0), None, "all_wrong"),
+        ((0.4, -0.4), (1.0, 0.0), None, None),
+        # a failed grader's outcome says nothing, nor does a reward whose outcome has failed
+        ((0.4, 0.4, None), (1.0, 1.0, None), "all_right", "all_right"),
+        ((0.4, 0.4), (1.0, None), "all_right", "all_right"),
+        ((0.4, 0.4), (None, None), "zero_variance", "zero_variance"),
+    ],
+)
+def test_right_and_wrong_are_of_outcomes(rewards, outcomes, reason, by_outcome):
+    assert filter_reason(rewards, 2, outcomes) == reason
+    assert filter_reason(rewards, 2, outcomes, drop_equal_outcomes=True) == by_outcome
+
+
+@pytest.mark.parametrize(
+    ("settings", "reasons"),
+    [
+        ({}, (None, "all_wrong")),
+        ({"equal_rewards": "keep"}, (None, None)),
+        ({"equal_outcomes": "drop"}, ("all_right", "all_wrong")),
+        ({"equal_outcomes": "drop", "equal_rewards": "keep"}, ("all_right", "all_wrong")),
+    ],
+)
+def test_groups_alike_in_outcome_or_in_reward(settings, reasons):
+    def reason(rewards, outcomes):
+        config = FilterConfig.model_validate(settings)
+        return screen(rewards, (5, 5), ("stop", "stop"), (), config, 2, 100, outcomes).reason
+
+    assert (reason((0.4, -0.4), (1.0, 1.0)), reason((0.4, 0.4), (0.0, 0.0))) == reasons
 
 
 LOOP, WORDS = np.tile(np.arange(10), 60), np.arange(600)

@@ -59,6 +59,8 @@ def test_user_code_that_is_not_there(path, said):
 
 
 def test_a_dry_run_finds_missing_user_code(tmp_path):
+    for name in ("config.json", "rows.jsonl"):
+        (tmp_path / name).write_text("{}")
     raw = {"model": str(tmp_path), "out": "o", "steps": 1, "data": {"train": str(tmp_path)}}
     user = {
         "loss": {"name": f"{HERE}:missing", "normaliser": "tokens"},

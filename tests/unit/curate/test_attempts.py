@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rl.curate.attempts import AttemptWriter, Made, made_so_far, merge, read_attempts
+from rl.curate.attempts import AttemptWriter, Made, Merged, made_so_far, merge, read_attempts
 from rl.errors import DataError
 
 from .conftest import attempts
@@ -82,10 +82,27 @@ def test_merging_keeps_each_attempt_once(tmp_path):
         with AttemptWriter(tmp_path / name) as writer:
             for group in groups:
                 writer.append(attempts(group, [1.0, 0.0]))
-    assert merge([tmp_path / "one", tmp_path / "two"], tmp_path / "both") == 6
+    assert merge([tmp_path / "one", tmp_path / "two"], tmp_path / "both") == Merged(6)
     assert Counter(row[0] for row in rows(tmp_path / "both")) == {"a": 2, "b": 2, "c": 2}
     with pytest.raises(DataError, match="holds attempts already"):
         merge([tmp_path / "one"], tmp_path / "both")
+
+
+def test_merging_counts_attempts_that_disagree(tmp_path):
+    for name, values in {"one": [1.0, 0.0, None, None], "two": [1.0, 1.0, None, 0.5]}.items():
+        with AttemptWriter(tmp_path / name) as writer:
+            writer.append(attempts("a", values))
+    merged = merge([tmp_path / "one", tmp_path / "two"], tmp_path / "both")
+    assert merged == Merged(4, 2, "attempt 1 of p at a has the rewards 0 and 1")  # 0 against 1, and null against 0.5
+    assert [row[3] for row in rows(tmp_path / "both")] == [1.0, 0.0, None, None]
+
+
+def test_rewards_that_are_not_finite_are_not_merged(tmp_path):
+    with AttemptWriter(tmp_path / "one") as writer:
+        writer.append(attempts("a", [1.0, float("nan")]))
+    with pytest.raises(DataError, match="not finite"):
+        merge([tmp_path / "one"], tmp_path / "both")
+    assert not (tmp_path / "both").exists()
 
 
 @pytest.mark.parametrize(

@@ -96,3 +96,12 @@ def test_a_step_that_did_not_end_is_not_reported(curated, tmp_path):
 def test_a_report_is_about_something(tmp_path):
     with pytest.raises(ConfigError, match="nothing to report on"):
         parse_config(CurationReportConfig, {"out": str(tmp_path)})
+
+
+def test_a_cleaning_that_did_not_feed_the_selection_is_refused(curated, tmp_path):
+    other = tmp_path / "other.parquet"
+    write_samples([sample("x", problem="Another?"), sample("y", problem="One more?")], other)
+    settings = {"data": str(other), "out": str(tmp_path / "elsewhere"), "golds": {"verify": False}}
+    clean.run(parse_config(CleanConfig, settings))
+    with pytest.raises(DataError, match=r"is not what the cleaning in .*elsewhere left; leave cleaning out"):
+        written(curated, tmp_path, cleaning=str(tmp_path / "elsewhere"))

@@ -16,7 +16,8 @@ from rl.curate.profile import _agree_on_terms, _Maker, _rounds, _without_images,
 from rl.data.formats import read_samples, write_samples
 from rl.errors import ConfigError, DataError
 from rl.eval.runner import attempt_seed
-from rl.records import GroupMeta
+from rl.records import Grades, GroupMeta
+from tests.unit.groups import plain_grades
 
 from .conftest import sample
 
@@ -46,10 +47,10 @@ class Table:
         meta = GroupMeta(task.uid, task.sample_id, "chart", lengths, 9, stops, 0, 0, "w", 0.0, 1.0)
         return meta, (task.sample_id, first, task.n), None
 
-    async def score(self, scoring: Any) -> tuple[tuple[float | None, ...], tuple[str, ...]]:
+    async def score(self, scoring: Any, evaluation: bool) -> Grades:
+        assert evaluation  # attempts are graded by answer type, whatever is trained on
         name, first, count = scoring
-        values = self.rewards[name][first : first + count]
-        return tuple(values), tuple("timeout" if value is None else "ok" for value in values)
+        return plain_grades(tuple(self.rewards[name][first : first + count]))
 
     async def answers(self, scoring: Any, limit: int) -> tuple[str | None, ...]:
         return tuple(f"answer {i}" for i in range(scoring[1], scoring[1] + scoring[2]))

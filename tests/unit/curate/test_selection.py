@@ -211,6 +211,14 @@ def test_nothing_kept_leaves_no_set(pool, tmp_path):
     with pytest.raises(DataError, match=r"keeps none of 1 candidates.*too_easy"):
         run(config(data, folder, out, select=RULE | {"max_pass_at_1": 0.1}))
     assert not (out / "rl_set.parquet").exists() and not (out / "select.manifest.json").exists()
+    with pytest.raises(DataError, match="pass_k asks for 9 valid attempts and no candidate has more than 8: lower it"):
+        run(config(data, folder, out, select=RULE | {"pass_k": 9}))
+
+
+def test_a_set_smaller_than_asked_for_says_so(pool, tmp_path, capsys):
+    data, folder = pool({"a": 2, "b": 2, "c": 8})
+    run(config(data, folder, tmp_path / "out", pick={"size": 5}))
+    assert "falls short by 3 of pick.size 5" in capsys.readouterr().out
 
 
 def test_several_policies_need_a_name(pool, tmp_path):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rl.data.catalogue import read_catalogue
 from rl.data.formats import read_samples, write_samples
 from rl.data.schema import infer_schema, rows_to_table
 from rl.data.validate import BadRow
@@ -155,6 +157,58 @@ def test_lines_that_are_no_rows(tmp_path: Path, make_row: MakeRow) -> None:
     assert len(read_samples(path, on_bad="skip", report=report)) == 1
     assert [bad.row for bad in report] == [1, 3]
     assert "not a line of JSON" in report[0].reason and "holds a list" in report[1].reason
+
+
+def test_values_that_python_can_not_hold_make_their_rows_bad(tmp_path: Path, make_row: MakeRow) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = rows_to_table([make_row(id=f"s_{i}") for i in range(3)], infer_schema({} for _ in range(3)))
+    texts = pa.array([b"fine", b"\xff\xfe", b"fine"]).view(pa.string())
+    place = table.schema.get_field_index("problem")
+    pq.write_table(table.set_column(place, "problem", texts), tmp_path / "utf8.parquet")
+    zoned = pa.array([None, 0, None], pa.timestamp("us", "Mars/Phobos"))
+    pq.write_table(table.append_column("when", zoned), tmp_path / "zone.parquet")
+    for name, reason in {"utf8": "column 'problem' .string.*UnicodeDecodeError", "zone": "column 'when'.*Mars/Phobos"}.items():
+        bad: list[BadRow] = []
+        read_samples(tmp_path / f"{name}.parquet", on_bad="skip", report=bad)
+        assert 1 in [row.row for row in bad]
+        with pytest.raises(DataError, match=rf"{name}.parquet, row [01]: "):
+            read_samples(tmp_path / f"{name}.parquet")
+        assert re.search(reason, next(row.reason for row in bad if row.row == 1))
+    assert [s.id for s in read_samples(tmp_path / "zone.parquet", on_bad="skip")] == ["s_0", "s_2"]
+
+
+def test_names_that_are_no_utf8_are_bad_rows_of_a_catalogue(tmp_path: Path, make_row: MakeRow) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = rows_to_table([make_row(id=f"s_{i}") for i in range(3)], infer_schema({} for _ in range(3)))
+    ids = pa.array([b"a", b"\xff", b"  "]).view(pa.string())
+    path = tmp_path / "rows.parquet"
+    pq.write_table(table.set_column(table.schema.get_field_index("id"), "id", ids), path)
+    assert read_catalogue(path, on_bad="skip").ids == ["a"]
+    with pytest.raises(DataError, match=r"row 1: column 'id'.*UnicodeDecodeError"):
+        read_catalogue(path)
+    assert [s.id for s in read_samples(path, on_bad="skip")] == ["a"]  # one rule for both
+
+
+def test_json_that_no_row_can_be_made_of(tmp_path: Path, make_row: MakeRow) -> None:
+    good = make_row(images=None, problem="How many?", source="paired \U0001f9ea")
+    path = write_jsonl(tmp_path / "rows.jsonl", [good])
+    halves = [json.dumps({**good, "id": "x\ud800"}), json.dumps({**good, "extra": {"deep": ["\udc00"]}})]
+    raw = json.dumps({**good, "id": "HALF"}).encode().replace(b"HALF", b"\xed\xa0\x80")
+    path.write_bytes(path.read_bytes() + "\n".join(["[" * 200_000, *halves, ""]).encode() + raw + b"\n")
+    bad: list[BadRow] = []
+    (sample,) = read_samples(path, on_bad="skip", report=bad)
+    assert sample.source == "paired \U0001f9ea"  # an escaped pair is one character
+    assert [row.row for row in bad] == [1, 2, 3, 4]
+    assert "nested too deeply" in bad[0].reason
+    assert "column 'id' holds '\\ud800', half of a UTF-16 pair" in bad[1].reason
+    assert "column 'extra' holds '\\udc00'" in bad[2].reason
+    assert "column 'id' holds '\\ud800'" in bad[3].reason
+    for row in bad:
+        str(row).encode()
 
 
 def test_files_that_can_not_be_used_are_reported_whole(tmp_path: Path, make_row: MakeRow) -> None:

@@ -7,11 +7,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from rich.console import Console
 
 from rl.data.formats import write_samples
 from rl.data.inspect import Spread, render, summarise
 from rl.records import Sample
+
+
+def test_a_jpeg_that_is_cut_off_can_not_be_used(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.effect_noise((64, 64), 100).save(buffer, format="JPEG")
+    whole, cut = buffer.getvalue(), buffer.getvalue()[: len(buffer.getvalue()) // 2]
+    made = [Sample(name, "<image>?", ("1",), (data,), "counting", "number", "x") for name, data in (("a", whole), ("b", cut))]
+    summary = summarise(write_samples(made, tmp_path / "d.parquet")[0])
+    assert (summary.rows, dict(summary.image_sizes)) == (1, {(64, 64): 1})
+    (bad,) = summary.bad_rows
+    assert bad.row == 1 and "can't be decoded" in bad.reason
 
 
 def test_summary_counts_rows_and_lists_bad_ones(tmp_path: Path, make_png: Callable[..., bytes]) -> None:
@@ -37,7 +49,7 @@ def test_summary_counts_rows_and_lists_bad_ones(tmp_path: Path, make_png: Callab
     assert [bad.row for bad in summary.bad_rows] == [3]
     text = rendered(summary)
     assert "3 usable rows" in text and "9 x 3" in text and "[b]y" in text and "3 / 12 / 14 characters" in text
-    assert "1 rows can't be used" in text and "row 3: missing columns: problem, answer" in text
+    assert "1 row can't be used" in text and "row 3: missing columns: problem, answer" in text
 
 
 def test_spread() -> None:

@@ -22,7 +22,7 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 def test_a_verl_row(tmp_path: Path, png: bytes) -> None:
     (tmp_path / "a.png").write_bytes(png)
-    row = {
+    row: dict[str, Any] = {
         "data_source": "hiyouga/geometry3k",
         "prompt": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "<image>Find x."}],
         "images": [{"bytes": None, "path": "a.png"}],
@@ -39,7 +39,7 @@ def test_a_verl_row(tmp_path: Path, png: bytes) -> None:
         problem_type="general",
         answer_type="any",
         source="hiyouga/geometry3k",
-        extra={"data_source": "hiyouga/geometry3k", "ability": "math"},
+        extra={"data_source": "hiyouga/geometry3k", "ability": "math", "extra_info": row["extra_info"]},
     )
 
 
@@ -55,6 +55,12 @@ def test_a_trl_row_with_image_parts(tmp_path: Path, png: bytes) -> None:
     (sample,) = iter_samples(write_lines(tmp_path / "a.jsonl", [row]), layout="trl")
     assert (sample.id, sample.problem, sample.answers, sample.images) == ("trl_0", "<image>How many?", ("7",), (png,))
     assert sample.extra == {"solution": "7", "level": 3}
+
+
+def test_rows_without_ids_are_told_apart_across_shards(tmp_path: Path) -> None:
+    for shard in range(2):
+        write_lines(tmp_path / f"train-{shard:05d}-of-00002.jsonl", [{"prompt": "?", "solution": "7"}])
+    assert [sample.id for sample in iter_samples(tmp_path, layout="trl")] == ["trl_0_0", "trl_1_0"]
 
 
 def test_virl39k_rows(tmp_path: Path, png: bytes) -> None:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rewards.registry import VERIFIERS
 from rl.config.data import Pool, Source
-from rl.data.schema import ANSWER_TYPES, CORE_COLUMNS, EXTRA_COLUMNS, PROBLEM_TYPES
+from rl.data.schema import CORE_COLUMNS, EXTRA_COLUMNS, PROBLEM_TYPES
 from rl.data.synth import POOLS, TASKS, make_row
 from rl.data.synth.arithmetic import work_difference, work_sum
 from rl.data.synth.canvas import COLORS
@@ -62,7 +63,7 @@ def test_rows_have_the_layout(source: str) -> None:
         assert tuple(row) == CORE_COLUMNS + EXTRA_COLUMNS
         assert row["id"] == f"{source}_train_{index}"
         assert row["problem"].count("<image>") == len(row["images"])
-        assert row["problem_type"] in PROBLEM_TYPES and row["answer_type"] in ANSWER_TYPES
+        assert row["problem_type"] in PROBLEM_TYPES and row["answer_type"] in VERIFIERS
         assert row["source"] == source
         if source == "caption":
             assert row["solution"] == row["answer"][0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rl.config.learner import OptimizerConfig
-from rl.learner.fsdp import lr_factor
+from rl.learner.optimizer import lr_factor
 
 
 def factors(total: int, **settings) -> list[float]:

@@ -1,15 +1,14 @@
-"""One optimizer step on one rank: micro-batches, non-finite numbers, checkpoints."""
+"""One optimizer step on one rank: micro-batches, clipping, non-finite numbers."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from rl.config.learner import FSDPConfig, OptimizerConfig
-from rl.errors import CheckpointError, DivergenceError
-from rl.learner import checkpoint
-from rl.learner.fsdp import full_tensors, make_optimizer, shard
-from rl.learner.step import optimizer_step
+from rl.config.learner import LogitsConfig
+from rl.errors import DataError, DivergenceError
+from rl.learner.fsdp import full_tensors
+from rl.learner.step import Skips, optimizer_step
 from tests.unit.learner.tiny import OPTIMIZER, cut, gspo_loss, prepare, text_policy, text_samples
 
 pytestmark = pytest.mark.usefixtures("one_rank")
@@ -21,12 +20,12 @@ PARTS = {
 }
 
 
-def plain_gradients() -> dict[str, torch.Tensor]:
+def plain_gradients(tied: bool = True) -> dict[str, torch.Tensor]:
     """GSPO's gradient at ratio 1 from the bare model, one unpadded sequence at a time.
 
     d loss / d logprob of a token is -(mean weight) * A / (sequences * length), as in tests/golden.
     """
-    policy = text_policy()
+    policy = text_policy(tied=tied)
     total = torch.zeros(())
     for i, sample in enumerate(text_samples(policy)):
         ids = torch.from_numpy(sample.input_ids)[None]
@@ -40,13 +39,15 @@ def plain_gradients() -> dict[str, torch.Tensor]:
     return {name: p.grad for name, p in policy.named_parameters()}  # type: ignore[misc]
 
 
+@pytest.mark.parametrize("layout", ["padded", "packed"])
 @pytest.mark.parametrize("wrap", ["root", "blocks"])
 @pytest.mark.parametrize("parts", PARTS)
-def test_gradients_do_not_depend_on_the_number_of_micro_batches(parts, wrap):
+def test_gradients_do_not_depend_on_the_number_of_micro_batches(parts, wrap, layout):
     policy = text_policy()
     samples = text_samples(policy)
-    optimizer, schedule = prepare(policy, wrap)
-    _, norm = optimizer_step(policy, optimizer, schedule, cut(samples, PARTS[parts]), gspo_loss(7), clip_norm=1e9)
+    strategy = prepare(policy, wrap)
+    batches = cut(samples, PARTS[parts], packed=layout == "packed")
+    _, norm = optimizer_step(strategy, batches, gspo_loss(7), clip_norm=1e9)
     expected = plain_gradients()
     got = {name: p.grad.full_tensor() for name, p in policy.named_parameters()}
     assert got.keys() == expected.keys()
@@ -55,11 +56,22 @@ def test_gradients_do_not_depend_on_the_number_of_micro_batches(parts, wrap):
     assert norm == pytest.approx(sum(float(g.square().sum()) for g in expected.values()) ** 0.5, rel=1e-5)
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_tiled_logits_give_the_plain_gradients(tied):
+    policy = text_policy(tied=tied, logits=LogitsConfig(tile_mib=0.001))  # 131 logits, of 40 a token
+    batches = cut(text_samples(policy), PARTS["two"])
+    optimizer_step(prepare(policy), batches, gspo_loss(7), clip_norm=1e9)
+    expected = plain_gradients(tied)
+    assert ("model.lm_head.weight" in expected) is not tied
+    for name, parameter in policy.named_parameters():
+        torch.testing.assert_close(parameter.grad.full_tensor(), expected[name], rtol=0, atol=1e-5)
+
+
 def test_gradients_are_scaled_to_the_clip_norm():
     policy = text_policy()
-    optimizer, schedule = prepare(policy)
+    strategy = prepare(policy)
     parts = cut(text_samples(policy), [range(7)])
-    _, norm = optimizer_step(policy, optimizer, schedule, parts, gspo_loss(7), clip_norm=1e-3)
+    _, norm = optimizer_step(strategy, parts, gspo_loss(7), clip_norm=1e-3)
     assert norm > 1e-2, "the norm is the one before clipping"
     clipped = sum(float(p.grad.full_tensor().square().sum()) for p in policy.parameters()) ** 0.5
     assert clipped == pytest.approx(1e-3, rel=1e-3)
@@ -69,125 +81,99 @@ def test_gradients_are_scaled_to_the_clip_norm():
 def test_a_loss_that_is_not_finite_changes_nothing(bad):
     policy = text_policy()
     samples = text_samples(policy)
-    optimizer, schedule = prepare(policy)
+    strategy = prepare(policy)
     parts = cut(samples, PARTS["two"])
-    optimizer_step(policy, optimizer, schedule, parts, gspo_loss(7), OPTIMIZER.clip_norm)
+    optimizer_step(strategy, parts, gspo_loss(7), OPTIMIZER.clip_norm)
     before = {name: tensor.clone() for name, tensor in full_tensors(policy).items()}
-    rate = schedule.get_last_lr()
+    rate = strategy.schedule.get_last_lr()
     good = gspo_loss(7)
     with pytest.raises(DivergenceError, match=r"not finite, so the update was not made"):
         optimizer_step(
-            policy,
-            optimizer,
-            schedule,
+            strategy,
             parts,
             lambda batch, scores: good(batch, scores) * (bad if len(batch.index) == 3 else 1.0),
             OPTIMIZER.clip_norm,
         )
     after = full_tensors(policy)
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert schedule.get_last_lr() == rate
+    assert strategy.schedule.get_last_lr() == rate
     assert all(p.grad is None for p in policy.parameters())
     # The run may go on from here: the next good update is a finite one.
-    _, norm = optimizer_step(policy, optimizer, schedule, parts, good, OPTIMIZER.clip_norm)
+    _, norm = optimizer_step(strategy, parts, good, OPTIMIZER.clip_norm)
     assert 0 < norm < float("inf")
+
+
+def test_a_loss_that_is_not_finite_over_gradients_that_are():
+    """As a penalty that overflows in a constant: the gradient alone would not tell."""
+    policy = text_policy()
+    strategy = prepare(policy)
+    before = {name: tensor.clone() for name, tensor in full_tensors(policy).items()}
+    good = gspo_loss(7)
+    first = [True, False]
+    with pytest.raises(DivergenceError, match="loss inf"):
+        optimizer_step(
+            strategy,
+            cut(text_samples(policy), PARTS["two"]),
+            lambda batch, scores: good(batch, scores) + (float("inf") if first.pop(0) else 0.0),
+            OPTIMIZER.clip_norm,
+        )
+    assert all(torch.equal(before[name], tensor) for name, tensor in full_tensors(policy).items())
+    assert strategy.optimizer.state == {}
+
+
+def test_a_rank_without_a_micro_batch_is_an_error():
+    with pytest.raises(DataError, match="a rank without a sequence to train on"):
+        optimizer_step(prepare(text_policy()), [], gspo_loss(7), OPTIMIZER.clip_norm)
+
+
+def test_skipped_updates_are_counted_in_a_row(caplog):
+    skips, cause = Skips(2), DivergenceError("loss nan")
+    for _ in range(2):
+        skips.left_out(cause)
+        skips.left_out(cause)
+        skips.made()
+    assert [record.message[:33] for record in caplog.records] == [
+        "update left out (1 in a row, 2 al",
+        "update left out (2 in a row, 2 al",
+    ] * 2
+    skips.left_out(cause)
+    skips.left_out(cause)
+    with pytest.raises(DivergenceError, match="loss nan"):
+        skips.left_out(cause)
+    with pytest.raises(DivergenceError):
+        Skips(0).left_out(cause)
 
 
 def test_a_gradient_that_is_not_finite_under_a_finite_loss():
     policy = text_policy()
-    optimizer, schedule = prepare(policy)
+    strategy = prepare(policy)
     before = {name: tensor.clone() for name, tensor in full_tensors(policy).items()}
 
     def loss(batch, scores):
         return (scores.logprobs - scores.logprobs.detach()).abs().sqrt().sum()  # sqrt at 0: value 0, slope infinite
 
     with pytest.raises(DivergenceError, match="gradient norm nan"):
-        optimizer_step(policy, optimizer, schedule, cut(text_samples(policy), [range(7)]), loss, 1.0)
+        optimizer_step(strategy, cut(text_samples(policy), [range(7)]), loss, 1.0)
     assert all(torch.equal(before[name], tensor) for name, tensor in full_tensors(policy).items())
-
-
-@pytest.mark.parametrize("name", ["adamw", "muon"])
-def test_a_restored_run_makes_the_same_next_step(tmp_path, name):
-    config = OPTIMIZER.model_copy(update={"name": name})
-
-    def make(seed):
-        policy = text_policy(seed)
-        shard(policy, FSDPConfig(), torch.device("cpu"))
-        return policy, *make_optimizer(policy, config, 10)
-
-    def step(policy, optimizer, schedule):
-        parts = cut(samples, PARTS["two"])
-        optimizer_step(policy, optimizer, schedule, parts, gspo_loss(7), config.clip_norm)
-        return {name: tensor.clone() for name, tensor in full_tensors(policy).items()}
-
-    first = make(0)
-    samples = text_samples(first[0])
-    step(*first)
-    step(*first)
-    checkpoint.save(tmp_path / "state", *first, version=2)
-    rate = first[2].get_last_lr()
-    expected = step(*first)
-
-    second = make(1)
-    assert checkpoint.load(tmp_path / "state", *second) == 2
-    assert second[2].get_last_lr() == rate
-    got = step(*second)
-    assert second[2].get_last_lr() == first[2].get_last_lr()
-    for key, tensor in expected.items():
-        assert torch.equal(got[key], tensor), key
-
-
-def test_a_resumed_run_takes_the_rates_of_its_new_config(tmp_path):
-    first = text_policy()
-    optimizer, schedule = prepare(first)
-    samples = text_samples(first)
-    for _ in range(3):
-        optimizer_step(first, optimizer, schedule, cut(samples, [range(7)]), gspo_loss(7), clip_norm=1.0)
-    checkpoint.save(tmp_path / "state", first, optimizer, schedule, version=3)
-    second = text_policy(1)
-    shard(second, FSDPConfig(), torch.device("cpu"))
-    changes = {"lr": 0.5, "betas": (0.5, 0.75), "weight_decay": 0.0, "warmup_steps": 4}
-    optimizer, schedule = make_optimizer(second, OPTIMIZER.model_copy(update=changes), 10)
-    assert checkpoint.load(tmp_path / "state", second, optimizer, schedule) == 3
-    # Three updates made, so the fourth comes next: (3 + 1) / 4 of the new rate.
-    assert schedule.get_last_lr() == [0.5]
-    for group in optimizer.param_groups:
-        assert (group["lr"], group["betas"], group["weight_decay"]) == (0.5, (0.5, 0.75), 0.0)
-    schedule.step()
-    assert schedule.get_last_lr()[0] == pytest.approx(0.5)  # update 4 of 10: the linear decay begins at full rate
-    schedule.step()
-    assert schedule.get_last_lr()[0] == pytest.approx(0.5 * 5 / 6)
-
-
-def test_a_missing_or_foreign_checkpoint_says_so(tmp_path):
-    policy = text_policy()
-    optimizer, schedule = prepare(policy)
-    with pytest.raises(CheckpointError, match=r"no complete learner checkpoint \(.metadata is missing\)"):
-        checkpoint.load(tmp_path / "nowhere", policy, optimizer, schedule)
-    checkpoint.save(tmp_path / "state", policy, optimizer, schedule, 0)
-    deeper = text_policy(layers=3)
-    with pytest.raises(CheckpointError, match="does not fit this run's model"):
-        checkpoint.load(tmp_path / "state", deeper, *prepare(deeper))
 
 
 def test_frozen_parameters_stay_as_they_are():
     policy = text_policy()
     for name, parameter in policy.named_parameters():
         parameter.requires_grad_("norm" in name)
-    optimizer, schedule = prepare(policy)
+    strategy = prepare(policy)
     before = {name: tensor.clone() for name, tensor in full_tensors(policy).items()}
     parts = cut(text_samples(policy), PARTS["two"])
-    optimizer_step(policy, optimizer, schedule, parts, gspo_loss(7), OPTIMIZER.clip_norm)
+    optimizer_step(strategy, parts, gspo_loss(7), OPTIMIZER.clip_norm)
     moved = {name for name, tensor in full_tensors(policy).items() if not torch.equal(before[name], tensor)}
     assert moved == {name for name in before if "norm" in name}
 
 
 def test_no_weight_decay_and_no_gradient_is_no_change():
     policy = text_policy()
-    shard(policy, FSDPConfig(), torch.device("cpu"))
-    optimizer, schedule = make_optimizer(policy, OptimizerConfig(lr=1.0, weight_decay=0.0), 10)
+    strategy = prepare(policy, optimizer={"lr": 1.0, "weight_decay": 0.0})
     before = {name: tensor.clone() for name, tensor in full_tensors(policy).items()}
     parts = cut(text_samples(policy), [range(7)])
-    loss, norm = optimizer_step(policy, optimizer, schedule, parts, lambda _, s: s.logprobs.sum() * 0.0, 1.0)
+    loss, norm = optimizer_step(strategy, parts, lambda _, s: s.logprobs.sum() * 0.0, 1.0)
     assert (loss, norm) == (0.0, 0.0)
     assert all(torch.equal(before[name], tensor) for name, tensor in full_tensors(policy).items())

@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch.optim.lr_scheduler import LambdaLR
 
 from rl.algo.losses import LossInputs, gspo
-from rl.batch.sequences import ImageTable, MicroBatch, TrainingSample, collate
-from rl.config.learner import FSDPConfig, OptimizerConfig
+from rl.batch.sequences import ImageTable, MicroBatch, TrainingSample, collate, concatenate
+from rl.config.learner import LearnerConfig, LogitsConfig, OptimizerConfig
 from rl.config.objective import LossConfig
 from rl.config.train import TrainConfig
-from rl.learner.fsdp import full_tensors, make_optimizer, shard
+from rl.learner.build import build_strategy
+from rl.learner.fsdp import full_tensors
 from rl.learner.objective import Objective
 from rl.learner.samples import RolloutSample
 from rl.learner.step import LossFn, optimizer_step
+from rl.learner.strategy import Strategy, make_strategy
 from rl.models.policy import Policy, TokenScores, extend_positions, prompt_positions
 
 IMAGE, VIDEO, VISION_START, VISION_END = 30, 31, 32, 33
@@ -29,8 +30,8 @@ OPTIMIZER = OptimizerConfig(lr=1e-2, eps=1e-2, weight_decay=0.1, clip_norm=0.5, 
 IMAGE_KEY = "picture"
 
 
-def text_policy(seed: int = 0, layers: int = 2) -> Policy:
-    """A Llama with random weights: 4,560 parameters in two layers."""
+def text_policy(seed: int = 0, layers: int = 2, tied: bool = True, logits: LogitsConfig | None = None) -> Policy:
+    """A Llama with random weights: 4,560 parameters in two layers, and 640 more for a head of its own."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
@@ -42,11 +43,11 @@ def text_policy(seed: int = 0, layers: int = 2) -> Policy:
         num_attention_heads=2,
         num_key_value_heads=1,
         max_position_embeddings=64,
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
         initializer_range=0.3,
         attn_implementation="sdpa",
     )
-    return Policy(LlamaForCausalLM(config))
+    return Policy(LlamaForCausalLM(config), logits)
 
 
 def vision_policy(seed: int = 0) -> Policy:
@@ -110,6 +111,28 @@ def vision_samples(policy: Policy) -> tuple[list[TrainingSample], ImageTable]:
     return samples, images
 
 
+def group_samples(policy: Policy) -> tuple[list[TrainingSample], ImageTable]:
+    """Three completions of a prompt with two images of different shapes, two of one with the second image, one of text.
+
+    The groups are mixed, as a plan by length mixes them.
+    """
+    generator = np.random.default_rng(7)
+    images = ImageTable()
+    grids = {"wide": torch.tensor([1, 4, 8]), "small": torch.tensor([1, 4, 4])}
+    for key, grid in grids.items():
+        pixels = generator.standard_normal((int(grid.prod()), 3 * 2 * 4 * 4)).astype(np.float32)
+        images.add(key, torch.from_numpy(pixels), grid)
+    wide, small = ([VISION_START, *[IMAGE] * count, VISION_END] for count in (8, 4))
+    both, one, text = np.array([5, *wide, 9, *small, 6, 7]), np.array([*small, 11]), np.array([4, 8, 12])
+    shown = {"both": ("wide", "small"), "one": ("small",), "text": ()}
+    prompts = {"both": both, "one": one, "text": text}
+    order = (("both", 5), ("one", 3), ("both", 2), ("text", 6), ("one", 7), ("both", 4))
+    return [
+        _sample(policy, generator, prompts[name], [grids[key] for key in shown[name]], shown[name], response)
+        for name, response in order
+    ], images
+
+
 def _sample(
     policy: Policy,
     generator: np.random.Generator,
@@ -129,9 +152,12 @@ def _sample(
 
 
 def cut(
-    samples: Sequence[TrainingSample], parts: Sequence[Sequence[int]], images: ImageTable | None = None
+    samples: Sequence[TrainingSample],
+    parts: Sequence[Sequence[int]],
+    images: ImageTable | None = None,
+    packed: bool = False,
 ) -> list[MicroBatch]:
-    return [collate(samples, part, 0, images) for part in parts]
+    return [concatenate(samples, part, images) if packed else collate(samples, part, 0, images) for part in parts]
 
 
 def gspo_loss(sequences: int) -> LossFn:
@@ -147,10 +173,25 @@ def gspo_loss(sequences: int) -> LossFn:
     return loss
 
 
-def prepare(policy: Policy, wrap: str = "blocks", name: str = "adamw") -> tuple[torch.optim.Optimizer, LambdaLR]:
-    """Shard over the process group and make the optimizer of 10 steps."""
-    shard(policy, FSDPConfig.model_validate({"wrap": wrap}), torch.device("cpu"))
-    return make_optimizer(policy, OPTIMIZER.model_copy(update={"name": name}), 10)
+def prepare(policy: Policy, wrap: str = "blocks", name: str = "adamw", **learner: Any) -> Strategy:
+    """Shard over the process group, with an optimizer for 10 steps.
+
+    Args:
+        learner: keys of `LearnerConfig` to set; those of `optimizer` and `fsdp` add to this file's settings.
+    """
+    raw = learner | {"optimizer": {"name": name} | learner.get("optimizer", {})}
+    raw["fsdp"] = {"wrap": wrap} | learner.get("fsdp", {})
+    return make_strategy(policy, learner_config(**raw), 10, torch.device("cpu"))
+
+
+def learner_config(**learner: Any) -> LearnerConfig:
+    """With the optimizer of this file, unless told otherwise."""
+    return LearnerConfig.model_validate(learner | {"optimizer": OPTIMIZER.model_dump() | learner.get("optimizer", {})})
+
+
+def from_folder(path: str, trainable: Sequence[str] = ("all",), **learner: Any) -> Strategy:
+    """As the learner starts: from a saved model."""
+    return build_strategy(path, trainable, learner_config(**learner), 10, torch.device("cpu"))[0]
 
 
 def rollouts(samples: Sequence[TrainingSample], versions: Sequence[int] = (2, 1, 0)) -> list[RolloutSample]:
@@ -174,7 +215,7 @@ def objective_step(policy: Policy, parts: Sequence[Sequence[int]], model: str, *
     raw = {"model": model, "out": "o", "steps": 1, "data": {"train": "d"}}
     raw["algo"] = {"prompts_per_step": 8, "updates_per_step": 2, "loss": loss}
     config = TrainConfig.model_validate(raw)
-    optimizer, schedule = prepare(policy)
+    strategy = prepare(policy)
     objective = Objective(config, policy, torch.device("cpu"))
     everything = rollouts(text_samples(policy))
     own = sorted(i for part in parts for i in part)
@@ -184,17 +225,21 @@ def objective_step(policy: Policy, parts: Sequence[Sequence[int]], model: str, *
     updates = [objective.prepare(samples, batches, index, sequences=7) for index in range(2)]
     for update in updates:
         loss_fn = objective.loss_fn(update, sums)
-        optimizer_step(policy, optimizer, schedule, batches, loss_fn, OPTIMIZER.clip_norm, sampled=True)
+        optimizer_step(strategy, batches, loss_fn, OPTIMIZER.clip_norm, sampled=True)
     return {name: tensor.clone() for name, tensor in full_tensors(policy).items()} | {"sums": dict(sums)}
 
 
 def one_step(
-    policy: Policy, parts: list[MicroBatch], sequences: int, wrap: str = "blocks", name: str = "adamw"
+    policy: Policy, parts: list[MicroBatch], sequences: int, wrap: str = "blocks", name: str = "adamw", **learner: Any
 ) -> dict[str, torch.Tensor]:
-    """Shard, make one update with gradient clipping; returns the gathered parameters, the whole loss and the norm."""
-    optimizer, schedule = prepare(policy, wrap, name)
-    loss, norm = optimizer_step(policy, optimizer, schedule, parts, gspo_loss(sequences), OPTIMIZER.clip_norm)
+    """Shard and make one update, see `update`."""
+    return update(prepare(policy, wrap, name, **learner), parts, sequences)
+
+
+def update(strategy: Strategy, parts: list[MicroBatch], sequences: int) -> dict[str, torch.Tensor]:
+    """One update with gradient clipping; returns the gathered parameters, the whole loss and the norm."""
+    loss, norm = optimizer_step(strategy, parts, gspo_loss(sequences), OPTIMIZER.clip_norm)
     total = torch.tensor(loss, dtype=torch.float64)
     dist.all_reduce(total)
-    result = {name: tensor.clone() for name, tensor in full_tensors(policy).items()}
+    result = {name: tensor.clone() for name, tensor in full_tensors(strategy.policy).items()}
     return result | {"loss": total.float(), "norm": torch.tensor(norm)}

@@ -29,6 +29,7 @@ def metrics_row(step: int, noise: random.Random) -> dict[str, Any]:
         "time_s": 4.0 * step,
         "loss": noise.gauss(0, 0.02),
         "reward/mean": 0.3 + 0.35 * rise + noise.gauss(0, 0.06),
+        "component/accuracy": 0.3 + 0.35 * rise,
         "response/length_mean": 60 - 15 * rise + noise.gauss(0, 3),
         "response/length_max": 128 - noise.randrange(30),
         "response/truncated_fraction": max(0.0, 0.06 - 0.05 * rise + noise.gauss(0, 0.01)),
@@ -117,7 +118,9 @@ def fill_run(run: Path) -> None:
         fates = ["trained"] * 960 + ["filtered"] * 240 + ["stale"] * 6 + ["failed"] * 2 + ["in_flight"] * 4
         reasons = {"filtered": "zero variance", "stale": "older than 2 versions", "failed": "timeout"}
         for uid, fate in enumerate(fates):
-            tracker.fate({"uid": uid, "sample_id": f"s{uid}", "fate": fate, "reason": reasons.get(fate)})
+            step = None if fate == "in_flight" else 1 + uid // 8 if fate == "trained" else uid % STEPS
+            row = {"uid": uid, "sample_id": f"s{uid}", "fate": fate, "reason": reasons.get(fate), "step": step}
+            tracker.fate(row)
 
 
 def fill_pipeline(folder: Path) -> None:
@@ -125,9 +128,9 @@ def fill_pipeline(folder: Path) -> None:
     fill_run(folder / "rl")
     for name, first, last in (("sft-1-align", 6.0, 3.0), ("sft-2-mid", 3.2, 0.9), ("sft-3-instruct", 1.0, 0.4)):
         with Tracker(folder / name) as tracker:
-            for step in range(1, 81):
-                loss = last + (first - last) * math.exp(-step / 15) + noise.gauss(0, 0.05)
-                tracker.log(step, {"loss": loss, "lr": 1e-3, "time_s": 0.5 * step, "tokens_per_s": 4000.0})
+            for step in range(5, 405, 5):
+                loss = last + (first - last) * math.exp(-step / 75) + noise.gauss(0, 0.05)
+                tracker.log(step, {"loss": loss, "lr": 1e-3, "time_s": 0.1 * step, "tokens_per_s": 4000.0})
     write_candidates(folder / "curate" / "candidates.parquet", noise)
     steps = [{"step": "sft", "seconds": 120.0, "exit_code": 0}, {"step": "train", "seconds": 480.5, "exit_code": 0}]
     (folder / "pipeline.json").write_text(json.dumps(steps))

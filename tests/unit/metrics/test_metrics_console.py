@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from rl.metrics.console import RunTable, progress, run_line, seconds_text
+from rl.metrics.console import RunTable, progress, run_line, seconds_text, waiting_line
 
 
 class Clock:
@@ -90,6 +90,23 @@ ROW = {
 def test_run_line() -> None:
     assert run_line(ROW) == "reward 0.412  length 96  staleness 0.8  1234 tok/s"
     assert run_line({"step": 1, "reward/mean": None}) == "reward -  length -  staleness -  - tok/s"
+
+
+def test_waiting_line() -> None:
+    reasons = {"filtered:truncated": 9, "filtered:all_wrong": 30, "failed:reward: timeout": 1, "trained": 5}
+    assert waiting_line(65.0, reasons, 2, 8) == (
+        "no batch for 1 min 05 s: 42 groups finished, 39 filtered (all_wrong 30, truncated 9), "
+        "1 failed (reward: timeout 1), 2 ready of 8 needed"
+    )
+    assert waiting_line(31.0, {}, 0, 8) == "no batch for 31 s: 0 groups finished, 0 ready of 8 needed"
+
+
+@pytest.mark.parametrize("kind", [io.StringIO, Terminal])
+def test_a_note_is_printed_in_a_log_and_above_the_bar(kind: type[io.StringIO]) -> None:
+    stream = kind()
+    with RunTable(total=2, stream=stream) as table:
+        table.note("no batch [yet]")
+    assert "no batch [yet]\n" in stream.getvalue().replace("\r", "")
 
 
 def test_run_table_in_a_log() -> None:

@@ -30,7 +30,7 @@ def test_every_plot_is_drawn_with_labelled_axes(pipeline_template: Path) -> None
         "staleness": plots.staleness(rows),
         "probe": plots.probe_delta(rows),
         "grad": plots.grad_norm_and_lr(rows),
-        "fates": plots.fates_over_time(rows),
+        "fates": plots.fates_over_time(material.fates),
         "timeline": plots_timeline.timeline(material.timeline),
         "sft": plots_pipeline.sft_loss(material.sft),
         "curation": plots_pipeline.curation(material.candidates),
@@ -47,8 +47,9 @@ def test_missing_keys_give_no_figure() -> None:
     rows = [{"step": 1, "loss": 0.5, "reward/mean": None}]
     for function in (plots.reward, plots.response_length, plots.entropy, plots.kl_and_clip, plots.staleness):
         assert function(rows) is None
-    for function in (plots.probe_delta, plots.grad_norm_and_lr, plots.fates_over_time):
+    for function in (plots.probe_delta, plots.grad_norm_and_lr):
         assert function(rows) is None
+    assert plots.fates_over_time([files.FateRow(0, "s", "filtered", "all_wrong", 0, 0)]) is None
     assert plots.accuracy(rows, []) is None
     assert plots_timeline.timeline([]) is None
     assert plots_pipeline.sft_loss({"sft-1-align": [{"step": 1}]}) is None
@@ -67,6 +68,50 @@ def test_one_row_and_null_values_are_drawn(null: Any) -> None:
     for figure in figures:
         assert figure is not None
         assert style.png_bytes(figure).startswith(b"\x89PNG")
+
+
+def test_every_part_of_the_reward_has_its_curve() -> None:
+    rows = [{"step": 1, "component/form": 0.5, "component/length": 1.0}, {"step": 2, "component/form": 0.75}]
+    figure = plots.components(rows)
+    assert figure is not None
+    drawn = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].lines}
+    assert drawn == {"form": [0.5, 0.75], "length": [1.0]}
+    assert plots.components([{"step": 1, "reward/mean": 0.5}]) is None
+
+
+def test_fates_are_counted_per_step() -> None:
+    """Groups 0, 1 trained in step 1, group 3 in step 3; 2 filtered on the way to step 1, 4 and 5 on that to step 3."""
+    closed = [("trained", 1), ("trained", 1), ("filtered", 0), ("trained", 3), ("filtered", 2), ("filtered", 2)]
+    closed += [("stale", 1), ("filtered", 3), ("in_flight", None)]  # the filtered one is of a step 4 that never came
+    fates = [files.FateRow(uid, "s", fate, None, 0, step) for uid, (fate, step) in enumerate(closed)]
+    counts = {"trained": [2, 0, 1], "filtered": [1, 0, 2], "stale": [0, 1, 0], "failed": [0, 0, 0]}
+    assert plots.fates_per_step(fates) == counts
+    figure = plots.fates_over_time(fates)
+    assert figure is not None
+    assert {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].lines} == counts
+
+
+def test_every_task_has_a_line_of_its_own() -> None:
+    rows = [{"step": 1, "reward/mean": 0.5, **{f"reward/task{i}": 0.5 for i in range(20)}}]
+    figure = plots.reward(rows)
+    assert figure is not None
+    styles = {(line.get_color(), str(line._unscaled_dash_pattern)) for line in figure.axes[0].lines}
+    assert len(styles) == 21  # and the mean over all
+
+
+def test_nothing_clipped_is_not_drawn() -> None:
+    rows = [{"step": step, "kl/behaviour": 1e-4, "clip/fraction": 0.0} for step in (1, 2)]
+    one, two = plots.kl_and_clip(rows), plots.kl_and_clip([*rows, {"step": 3, "clip/fraction": 0.25}])
+    assert one is not None and [ax.get_ylabel() for ax in one.axes] == ["nats per token"]
+    assert two is not None and [ax.get_ylabel() for ax in two.axes] == ["nats per token", "% clipped"]
+    assert plots.kl_and_clip([{"step": 1, "clip/fraction": 0.0}]) is None
+
+
+def test_stages_have_scales_of_their_own() -> None:
+    figure = plots_pipeline.sft_loss({"one": [{"step": 1, "loss": 6.0}], "two": [{"step": 1, "loss": 0.5}]})
+    assert figure is not None
+    low, high = (ax.get_ylim() for ax in reversed(figure.axes))
+    assert low[0] == high[0] == 0 and low[1] < 1 < 6 < high[1]
 
 
 def test_staleness_counts_groups_over_all_steps() -> None:
@@ -107,7 +152,7 @@ def test_encodings(pipeline_template: Path) -> None:
     assert figure is not None
     uri = style.svg_uri(figure)
     assert b"<svg" in base64.b64decode(uri.removeprefix("data:image/svg+xml;base64,"))
-    assert base64.b64decode(style.png_base64(figure)).startswith(b"\x89PNG")
+    assert style.png_bytes(figure).startswith(b"\x89PNG")
 
 
 def test_matplotlib_is_imported_only_when_a_plot_is_drawn() -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from rl.errors import DataError
+from rl.metrics.files import EvalExample
 from rl.metrics.html import image
 from rl.metrics.report import write_report
+from rl.metrics.report_sections import choose_completions
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -77,6 +79,8 @@ def test_numbers_of_the_tables(text: str) -> None:
     assert ["both worked", "62.5%", "300.0"] in rows
     assert ["learner waited for rollout", "25.0%", "120.0"] in rows
     assert ["rollout waited for learner", "12.5%", "60.0"] in rows
+    (align,) = [row for row in rows if row[0] == "sft-1-align"]
+    assert (align[1], align[5]) == ("400", "40 s")  # the last step, not the 80 rows that were logged
     assert ["all", "10 min 00 s"] in rows  # 120 + 480.5 s, to the even second
 
 
@@ -99,6 +103,21 @@ def test_examples_show_both_sides_coloured_by_reward(text: str) -> None:
     for kind, count in (("right", 2), ("part", 2), ("wrong", 4), ("none", 4)):
         assert text.count(f'<div class="completion {kind}">') == count
     assert text.count('<img src="data:image/png;base64,') == 2
+
+
+def test_examples_say_how_many_completions_and_hide_the_place_of_the_image(text: str) -> None:
+    assert "before: 3 completions, mean reward 0.00" in text  # 0, 0 and one without a score
+    assert "after: 3 completions, mean reward 0.75" in text
+    assert "&lt;image&gt;" not in text and "<pre>How many discs are there?" in text
+
+
+def test_right_and_wrong_completions_are_shown() -> None:
+    texts = ("a", "b", "c", "a", "d", "e", "e", "e")
+    rewards = (1.0, 1.0, 1.0, 1.0, 0.0, 0.5, 0.5, 0.5)
+    example = EvalExample("i", "s", "p", (), (), texts, rewards)
+    assert choose_completions(example) == [("a", 1.0, 2), ("e", 0.5, 3), ("d", 0.0, 1)]
+    right = EvalExample("i", "s", "p", (), (), ("4", "4", "4"), (1.0, 1.0, 1.0))
+    assert choose_completions(right) == [("4", 1.0, 3)]
 
 
 def test_missing_pieces_name_their_file(tmp_path: Path) -> None:

@@ -74,4 +74,18 @@ def test_last_lines_of_a_pipeline(pipeline: Path) -> None:
     saved = json.loads((pipeline / "summary.json").read_text())
     assert saved["wall_seconds"] == 600.5 and saved["rl_wall_seconds"] == 480.0
     assert json.loads((pipeline / "rl" / "summary.json").read_text())["wall_seconds"] == 480.0
+    stream = io.StringIO()
+    print_final(pipeline, Console(file=stream, width=110), brief=True)
+    assert stream.getvalue().splitlines() == ["120 steps, 10 min 00 s", str(report)]
     assert saved["before"]["mean_at_8"] == 0.35 and saved["after"]["mean_at_8"] == 0.5325
+
+
+def test_last_lines_of_a_run(pipeline: Path) -> None:
+    stream = io.StringIO()
+    report = print_final(pipeline / "rl", Console(file=stream, width=110))
+    lines = stream.getvalue().splitlines()
+    assert report == pipeline / "rl" / "report.html" and lines[-1] == str(report)
+    assert "admitted 1212 = trained 960 + filtered 240 + failed 2 + stale 6 + in flight 4" in lines
+    assert "120 steps, 8 min 00 s" in lines  # the run's own 480 s
+    assert any("counting" in line and "+35.0" in line for line in lines)
+    assert not (pipeline / "summary.json").exists()

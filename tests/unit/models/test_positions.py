@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from rl.errors import DataError
+from rl.models.encoder import PromptEncoder
 from rl.models.policy import extend_positions, prompt_positions
 
 IMAGE, START, END = 5, 6, 7
@@ -66,3 +67,12 @@ def test_text_counts_up_in_all_three_rows(model: Any) -> None:
 def test_placeholders_that_do_not_fit_the_images_are_refused(model: Any) -> None:
     with pytest.raises(DataError, match=r"holds 3 image tokens and its 1 image\(s\) make 6"):
         prompt_positions(model, np.array([START, IMAGE, IMAGE, IMAGE, END]), [torch.tensor([1, 4, 6])])
+
+
+def test_patches_of_each_image_of_an_expanded_prompt():
+    encoder = PromptEncoder.__new__(PromptEncoder)
+    encoder.has_vision = True
+    encoder.config = SimpleNamespace(image_token_id=IMAGE, vision_config=SimpleNamespace(spatial_merge_size=2))
+    # Two visual tokens of 2x2 patches each, then one.
+    assert encoder.image_patches(np.array([IMAGE, IMAGE, END, START, IMAGE, 9])) == (8, 4)
+    assert encoder.image_patches(np.array([9, 9])) == ()

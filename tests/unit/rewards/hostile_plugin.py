@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import json
 import os
 import signal
 import time
 from collections.abc import Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from rewards.base import RewardResult, graded
@@ -41,6 +45,33 @@ def leave_a_child(completion: str, answer: str, **_: Any) -> RewardResult:
         file.write(str(child))
     time.sleep(3600)
     return graded(1.0)
+
+
+def fork_and_return(completion: str, answer: str, **_: Any) -> RewardResult:
+    """Both processes come back with a grade."""
+    os.fork()
+    return graded(float(completion == answer))
+
+
+def return_from_a_late_fork(
+    completion: str, answer: str, *, sample: Mapping[str, Any] | None = None, **_: Any
+) -> RewardResult:
+    """With a folder in the sample: a fork notes its pid in `pid` there, and comes back once there is a file `go`."""
+    if sample is not None and os.fork() == 0:
+        folder = Path(sample["folder"])
+        (folder / "written").write_text(str(os.getpid()))
+        (folder / "written").rename(folder / "pid")
+        while not (folder / "go").exists():
+            time.sleep(0.005)
+    return graded(float(completion == answer))
+
+
+def reply_itself(completion: str, answer: str, *, sample: Mapping[str, Any] | None = None, **_: Any) -> RewardResult:
+    """Writes a reply of its own, for the request `sample["forged"]`, into the worker's socket."""
+    if sample is not None:
+        (connection,) = (item for item in gc.get_objects() if isinstance(item, Connection) and not item.closed)
+        connection.send_bytes(json.dumps([sample["forged"], 1.0, "ok", {}, "forged"]).encode())
+    return graded(float(completion == answer))
 
 
 def whoami(completion: str, answer: str, *, sample: Mapping[str, Any] | None = None, **_: Any) -> RewardResult:

@@ -80,6 +80,26 @@ def test_an_exception_is_an_error_and_outranks_a_wrong_answer(monkeypatch: pytes
     assert rewards.score("b", ["boom", "b"], "string").value == 1.0
 
 
+@pytest.mark.parametrize(("value", "shown"), [(2.0, "2"), (7.0, "7"), (-0.5, "-0.5"), (1.0001, "1.0001")])
+def test_a_verifiers_value_outside_0_to_1_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, value: float, shown: str
+) -> None:
+    monkeypatch.setattr(registry, "load", lambda *_: lambda *_, **__: graded(value))
+    result = rewards.score("b", "b", "string")
+    assert (result.value, result.status) == (None, "error")
+    assert f"string: the verifier's value is {shown}, and a grade is from 0 to 1" in result.detail
+    monkeypatch.setattr(registry, "load", lambda *_: lambda *_, **__: graded(0.5, cost=value))
+    assert rewards.score("b", "b", "string").components["cost"] == value
+
+
+@pytest.mark.parametrize(("value", "clipped"), [(1 + 1e-7, 1.0), (-1e-17, 0.0)])
+def test_a_verifiers_value_is_clipped_where_it_is_rounded(
+    monkeypatch: pytest.MonkeyPatch, value: float, clipped: float
+) -> None:
+    monkeypatch.setattr(registry, "load", lambda *_: lambda *_, **__: graded(value))
+    assert rewards.score("b", "b", "string").value == clipped
+
+
 def test_components_hold_accuracy_and_format() -> None:
     good = rewards.score("<think>a</think> <answer>4</answer>", "4", "number")
     assert good.components == {"format": 1.0, "accuracy": 1.0}

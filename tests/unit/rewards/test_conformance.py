@@ -10,7 +10,7 @@ import rewards
 from rewards import plugin_template, registry
 from rewards.conformance import Report, Settings, check, hostile
 
-pytestmark = [pytest.mark.integration, pytest.mark.conformance, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.conformance, pytest.mark.timeout(900)]
 
 TEMPLATE = str(Path(plugin_template.__file__))
 DEADLINE = 2.0
@@ -95,6 +95,11 @@ def test_a_good_plugin_passes(tmp_path: Path) -> None:
     assert report.per_second is not None and report.per_second > 0
     assert report.growth_mb is not None and report.calls == 1000  # two thirds of 1500
     assert report.findings[0].check == "loads"
+
+
+def test_a_fork_of_a_verifier_mixes_up_no_grades(tmp_path: Path) -> None:
+    report = check(plant(tmp_path, "os.fork()"), PATIENT)
+    assert report.passed, report.text()
 
 
 def test_the_template_passes() -> None:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from rewards.extract import boxed, final_answer, is_well_formed
+from rewards.extract import boxed, final_answer, is_well_formed, with_opened_reasoning
 
 
 @pytest.mark.parametrize(
@@ -90,3 +90,10 @@ def test_hostile_text_of_a_megabyte_takes_linear_time(pattern: str) -> None:
 )
 def test_form(completion: str, thinks: bool, expected: bool) -> None:
     assert is_well_formed(completion, thinks=thinks) is expected
+
+
+def test_reasoning_that_the_prompt_opened() -> None:
+    for prompt in ("2 + 2?\n<think>", "<think>\n"):
+        assert with_opened_reasoning("4", prompt) == "<think>4"
+    for prompt in (None, "", "<think></think> 2 + 2?"):
+        assert with_opened_reasoning("4", prompt) == "4"

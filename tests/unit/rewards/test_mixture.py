@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rewards import JudgeConfig, Mixture, Request, RewardPool, UnknownVerifier
+from rewards import JudgeConfig, Mixture, Request, RewardPool, UnknownVerifier, registry
 from rewards.base import RewardResult, failed, graded
 from rewards.judge import JudgePool
-from rewards.mixture import MixtureConfig, UnknownTask
+from rewards.mixture import MixtureConfig, RecipeBook
 from rewards.mixture.scale import Moments, RunningScale
 from rewards.mixture.settings import Running
 from rewards.settings import SettingsError, load_settings, parse_settings
@@ -29,14 +30,18 @@ calls: list[str] = []
 
 
 def stated(completion: str, answer: str, *, prompt: str | None = None, sample: Any = None) -> RewardResult:
-    """A plug-in whose result the sample states under the part's own setting `key`."""
+    """A plug-in whose result the sample states under the part's own setting `key`.
+
+    The component `stated` is what was stated, also where that is no grade.
+    """
     key = sample["key"]
     calls.append(key)
     value = sample[key]
-    return failed(value, "as stated") if isinstance(value, str) else graded(value)
+    return failed(value, "as stated") if isinstance(value, str) else graded(min(max(value, 0.0), 1.0), stated=value)
 
 
 PLUGINS = {"stated": f"{HERE}:stated"}
+AUTO_PART = {"name": "a", "verifier": "auto"}
 
 
 def part(key: str, **more: Any) -> dict[str, Any]:
@@ -57,7 +62,13 @@ def test_a_weighted_mean() -> None:
     mixed = mixture({"weighted": [part("a"), part("b", weight=0.5), part("c", weight=-0.5)]})
     result = graded_as(mixed, a=1.0, b=0.5, c=0.2)
     assert result.value == pytest.approx(0.575)  # (1 + 0.25 - 0.1) / 2
-    assert result.components == {"a": 1.0, "b": 0.5, "c": 0.2, "raw": pytest.approx(0.575)}
+    assert result.components == {
+        "a": 1.0,
+        "b": 0.5,
+        "c": 0.2,
+        "raw": pytest.approx(0.575),
+        "outcome": pytest.approx(0.575),
+    }
     assert graded_as(mixed, a=0.0, b=0.0, c=1.0).value == -0.25
 
 
@@ -79,6 +90,7 @@ def test_real_verifiers_and_length() -> None:
         "short": 0.75,
         "said": 0.825,
         "raw": pytest.approx((3 + 1 + 0.75 + 0.825) / 6),
+        "outcome": 1.0,
     }
     wrong = mixed.score("<answer>-4</answer>", "4", "number")
     assert (wrong.components["accuracy"], wrong.components["form"]) == (0.0, 0.0)
@@ -162,12 +174,43 @@ def test_tasks_find_their_recipes() -> None:
     tasks = ["chem/melting", "chem/boiling", "chem/x/y", "phys_2"]
     requests = [Request(GOOD, "4", "number", sample={"source": task, **values}) for task in tasks]
     assert [result.value for result in mixed.score_many(requests)] == [0.1, 0.2, 0.1, 0.3]
-    calls.clear()
-    with pytest.raises(UnknownTask, match=r"'chem-boiling' is not known; did you mean chem/boiling"):
-        mixed.score_many([*requests, Request(GOOD, "4", "number", sample={"source": "chem-boiling"})])
-    assert calls == []  # nothing was scored
-    with pytest.raises(UnknownTask, match="'number'"):
-        mixed.score(GOOD, "4", "number")
+    *known, unknown = mixed.score_many([*requests, Request(GOOD, "4", "number", sample={"source": "chem-boiling"})])
+    assert [result.value for result in known] == [0.1, 0.2, 0.1, 0.3]
+    assert (unknown.status, unknown.value) == ("error", None)
+    assert "'chem-boiling' is not known; did you mean chem/boiling" in unknown.detail
+    assert "'number'" in mixed.score(GOOD, "4", "number").detail
+
+
+def test_tasks_without_a_recipe_are_named_before_anything_is_scored() -> None:
+    raw: dict[str, Any] = {"tasks": {"chem/*": {"reward": part("a")}, "physics": {"reward": part("a")}}}
+    book = RecipeBook(parse_settings(MixtureConfig, raw))
+    book.check(["chem/x", "physics"])
+    with pytest.raises(SettingsError, match=r"2 of the tasks: 'biology', 'phsyics'\. .* or set `default`"):
+        book.check(["phsyics", "chem/x", "biology"])
+    with pytest.raises(SettingsError, match=r"12 of the tasks: 't00', .*'t09' and 2 more\. "):
+        book.check([f"t{number:02}" for number in range(12)])
+    RecipeBook(parse_settings(MixtureConfig, raw | {"default": {"reward": part("a")}})).check(["biology"])
+
+
+@pytest.mark.parametrize(
+    ("reward", "outcome", "values", "expected"),
+    [
+        # The only `auto` part; 4 is right, so that its value is 1 whatever the others say.
+        ({"weighted": [{"name": "acc", "verifier": "auto"}, part("a")]}, None, {"a": 0.0}, 1.0),
+        ({"gate": part("g"), "then": {"name": "acc", "verifier": "auto"}, "otherwise": -1}, None, {"g": 1.0}, 1.0),
+        ({"gate": part("g"), "then": {"name": "acc", "verifier": "auto"}, "otherwise": -1}, None, {"g": 0.0}, 0.0),
+        # In a chain it is not the last word: the whole is.
+        ({"chain": [{"name": "acc", "verifier": "auto"}, part("a")], "until": "failed"}, None, {"a": 0.25}, 0.25),
+        ({"weighted": [part("a"), part("b")]}, None, {"a": 1.0, "b": 0.0}, 0.5),
+        ({"weighted": [part("a"), part("b")]}, "b", {"a": 1.0, "b": 0.0}, 0.0),
+        ({"weighted": [part("a"), part("b", optional=True)]}, "b", {"a": 1.0, "b": "timeout"}, None),
+    ],
+)
+def test_the_outcome(reward: dict[str, Any], outcome: str | None, values: dict[str, Any], expected: float) -> None:
+    scaled = {"running": {"min_count": 1, "min_std": 0.5}}
+    result = graded_as(mixture(reward, outcome=outcome, normalise=scaled), **values)
+    assert result.value == 0.0  # the only value so far is its own mean
+    assert result.components.get("outcome") == expected
 
 
 def test_five_thousand_tasks(tmp_path: Path) -> None:
@@ -201,7 +244,7 @@ def test_moments_by_hand() -> None:
 
 def test_running_scale_by_hand() -> None:
     running = {"running": {"min_count": 4, "min_std": 0.1, "clip": 1.5}}
-    mixed = mixture(part("a"), normalise=running)
+    mixed = mixture(part("a", read="stated"), normalise=running)
 
     def scored(*values: float, update: bool = True) -> list[float | None]:
         requests = [Request(GOOD, "4", "number", sample={"source": "t", "a": value}) for value in values]
@@ -228,7 +271,7 @@ def test_a_spread_of_nothing_and_no_centre() -> None:
 
 
 def test_fixed_range() -> None:
-    mixed = mixture(part("a"), normalise={"range": [-1, 3]})
+    mixed = mixture(part("a", read="stated"), normalise={"range": [-1, 3]})
     assert [graded_as(mixed, a=value).value for value in (-2.0, -1.0, 0.0, 3.0, 9.0)] == [0.0, 0.0, 0.25, 1.0, 1.0]
 
 
@@ -284,8 +327,8 @@ async def test_pool_and_judge_work_at_the_same_time(pool: RewardPool) -> None:
         ]
         results = await mixed.ascore_many(requests)
         assert [result.value for result in results] == [1.0, 1.0, 0.0]
-        assert results[0].components == {"rule": 1.0, "raw": 1.0}
-        assert results[1].components == {"rule": 0.0, "judge": 1.0, "raw": 1.0}
+        assert results[0].components == {"rule": 1.0, "raw": 1.0, "outcome": 1.0}
+        assert results[1].components == {"rule": 0.0, "judge": 1.0, "raw": 1.0, "outcome": 1.0}
         assert len(server.calls) == 2  # the rule settled the first
         assert "Be fair." in server.calls[0].system
         assert mixed.score_many(requests) == results
@@ -300,7 +343,7 @@ async def test_lanes_run_at_once(pool: RewardPool) -> None:
 
     class Waiting(RewardPool):
         def __init__(self) -> None:
-            pass
+            self._plugins = {}
 
         async def ascore_many(self, requests: Any) -> list[RewardResult]:
             results = await pool.ascore_many(requests)
@@ -328,9 +371,62 @@ def test_unknown_answer_types_raise() -> None:
     assert "the mixture has none" in result.detail
 
 
+JUDGED_ROW = Request(GOOD, "4", "judge")
+
+
+def test_a_plugin_grades_judged_rows_in_place_of_the_judge() -> None:
+    raw = {"judges": {"default": {"url": "http://127.0.0.1:9/v1", "model": "m"}}, "default": {"reward": AUTO_PART}}
+    with Mixture(parse_settings(MixtureConfig, raw), plugins={"judge": f"{HERE}:stated"}) as mixed:
+        row = replace(JUDGED_ROW, sample={"key": "x", "x": 0.5})
+        assert mixed.score_many([row])[0].value == 0.5
+    named = {"default": {"reward": {"name": "a", "verifier": "judge"}}}
+    with Mixture(parse_settings(MixtureConfig, named), plugins={"judge": f"{HERE}:stated"}) as mixed:
+        assert mixed.score_many([row])[0].value == 0.5
+
+
+class Service:
+    """A pool with verifiers of its own, as `RemotePool` is one."""
+
+    may_judge = True
+
+    def check_names(self, names: Any) -> None:
+        registry.check_names(names, {"theirs": "x:y"})
+
+    def score_many(self, requests: Any) -> list[RewardResult]:
+        return [graded(0.25, request.answer_type) for request in requests]
+
+    async def ascore_many(self, requests: Any) -> list[RewardResult]:
+        return self.score_many(requests)
+
+
+async def test_a_service_grades_judged_rows_and_what_only_it_knows() -> None:
+    plain = parse_settings(MixtureConfig, {"default": {"reward": AUTO_PART}})
+    with Mixture(plain, pool=Service()) as mixed:
+        assert mixed.score_many([JUDGED_ROW])[0].value == 0.25
+        assert (await mixed.ascore_plain([JUDGED_ROW]))[0].detail == "judge"
+    theirs = parse_settings(MixtureConfig, {"default": {"reward": {"name": "a", "verifier": "theirs"}}})
+    with Mixture(theirs, pool=Service()) as mixed:
+        assert mixed.score(GOOD, "4", "number").detail == "a: theirs"
+    with pytest.raises(SettingsError, match="part a: answer type 'theirs'"):
+        Mixture(theirs)
+    typo = parse_settings(MixtureConfig, {"default": {"reward": {"name": "a", "verifier": "thiers"}}})
+    with pytest.raises(SettingsError, match="did you mean theirs"):
+        Mixture(typo, pool=Service())
+    with serve(lambda call, number: score(1)) as server, Mixture(judged(server.url), pool=Service()) as mixed:
+        assert mixed.score_many([JUDGED_ROW])[0].value == 1.0  # the mixture's own judge comes before the service's
+
+
+def test_judges_can_be_given() -> None:
+    with serve(lambda call, number: score(1)) as server:
+        config = judged(server.url)
+        with JudgePool(config.judges["default"]) as judge:
+            Mixture(config, pool=Service(), judges={"default": judge}).close()
+            assert judge.score(GOOD, "4").value == 1.0  # still open: it is not the mixture's
+
+
 def test_the_examples_in_configs() -> None:
     folder = ROOT / "configs" / "rewards"
-    assert sorted(path.name for path in folder.iterdir()) == ["judge.yaml", "science.yaml"]
+    assert sorted(path.name for path in folder.iterdir()) == ["judge.yaml", "quickstart.yaml", "science.yaml"]
     assert load_settings(JudgeConfig, folder / "judge.yaml").votes == 3
     config = load_settings(MixtureConfig, folder / "science.yaml")
     without_cache = {name: judge.model_copy(update={"cache": None}) for name, judge in config.judges.items()}
@@ -340,4 +436,9 @@ def test_the_examples_in_configs() -> None:
         # (1 + 0.1 - 0) / (1 + 0.1 + 0.1)
         assert result.value == pytest.approx(1.1 / 1.2)
         gated = mixed.score(BARE, "4", "math-expressions", sample={"source": "virl39k"})
-        assert (gated.value, gated.components) == (0.0, {"form": 0.0, "raw": 0.0})
+        assert (gated.value, gated.components) == (0.0, {"form": 0.0, "raw": 0.0, "outcome": 0.0})
+    with Mixture.from_yaml(folder / "quickstart.yaml") as mixed:
+        brief = mixed.score(BARE, "4", "number", sample={"prompt_type": "normal"})
+        assert brief.value == 1.0
+        # 35 characters: 15 of the 60 beyond 20
+        assert mixed.score(GOOD, "4", "number").components["brevity"] == 0.75

@@ -38,6 +38,8 @@ A = {"name": "a", "verifier": "string"}
         ({"default": {"reward": {"weighted": [{**A, "weight": 0}]}}}, "all weights are 0"),
         ({"default": {"reward": {"weighted": [{**A, "weight": float("nan")}]}}}, "finite number"),
         ({"default": {"reward": {**A, "name": "raw"}}}, "may be called raw"),
+        ({"default": {"reward": {**A, "name": "outcome"}}}, "may be called outcome"),
+        ({"default": {"reward": {**A, "name": "facts"}, "outcome": "fact"}}, "part 'fact' is not known; .*facts"),
         ({"default": {"reward": {**A, "range": [1, 1]}}}, "has no extent"),
         ({"default": {"reward": A, "normalise": {}}}, "exactly one of range and running"),
         ({"default": {"reward": A, "normalise": {"range": [1, 0]}}}, "must rise"),

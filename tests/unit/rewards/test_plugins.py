@@ -92,6 +92,24 @@ def test_a_class_is_called(write: Write) -> None:
     assert score("cba", "abc", str(write(CLASS))).value == 1.0
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from rewards.base import *\nfrom typing import *\n" + ONE,
+        "from rewards.verifiers.number import verify as number\n" + ONE,
+        "from typing import Literal\nKind = Literal['a', 'b']\n" + ONE,
+        "class Settings:\n    pass\n" + ONE,
+        "import rewards.base\ntry:\n    import fast\nexcept ImportError:\n    fast = None\n" + ONE,
+        ONE.replace("verify = on_final_answer(grade)", "if True:\n    verify = on_final_answer(grade)"),
+    ],
+    ids=["star imports", "an imported verifier", "an alias", "a class that can't be called", "a fallback", "under if"],
+)
+def test_only_what_the_file_defines_counts(write: Write, text: str) -> None:
+    path = str(write(text))
+    assert plugins.candidates(plugins.module_of(path)) == ["verify"]
+    assert score("<answer>cba</answer>", "abc", path).value == 1.0
+
+
 def test_a_path_from_the_working_directory(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(ONE)
     monkeypatch.chdir(path.parent)
@@ -112,7 +130,11 @@ def test_several_verifiers_in_a_file_must_be_told_apart(write: Write) -> None:
     ("text", "message"),
     [
         ("x = 1\n", "holds no verifier"),
+        ("", "holds no verifier"),
         ("from rewards.base import graded, no_answer\n", "holds no verifier"),
+        ("from rewards.base import *\n", "holds no verifier"),
+        ("from rewards.base import Status\n", "holds no verifier"),
+        ("from rewards.verifiers.number import verify\n", "holds no verifier"),
         ("def verify(completion, answer):\n    pass\n", "holds no verifier"),
         ("1 / 0\n", "failed at import: ZeroDivisionError"),
         ("def verify(:\n", "failed at import: SyntaxError"),
@@ -157,6 +179,12 @@ def test_libraries_are_found_in_the_source_and_through_our_modules() -> None:
     assert libraries._needed("rewards.verifiers.smiles") == {"rdkit"}
     assert {"math_verify", "sympy"} <= libraries._needed("rewards.verifiers.math_expressions")
     assert libraries._needed("rewards.verifiers.string") == set()
+    exc = ModuleNotFoundError("No module named 'lxml'", name="lxml.html")
+    several = libraries.missing_library(exc, "the verifier 'html-code'", ["lxml", "rapidfuzz"])
+    assert str(several) == (
+        "the verifier 'html-code' needs lxml and rapidfuzz, which are not installed; "
+        'pip install "innovator-rewards[markup,text]"'
+    )
     assert libraries.remedy(["rdkit", "math_verify"]) == 'pip install "innovator-rewards[chem,math]"'
 
 

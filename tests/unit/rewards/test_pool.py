@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 
-from rewards import Request, RewardPool, UnknownVerifier
-from rewards import pool as pool_module
+from rewards import Request, RewardPool, UnknownVerifier, limits
 from rewards.verifiers import general_code
 from rewards.worker import PoolError
 
@@ -39,6 +38,16 @@ PLUGINS = {
 def pool() -> Iterator[RewardPool]:
     sys.path.append(HERE)  # the workers get the parent's path
     with RewardPool(workers=2, timeout_s=1.0, preload=["math-expressions", "e-smiles"], plugins=PLUGINS) as made:
+        yield made
+    sys.path.remove(HERE)
+
+
+@pytest.fixture
+def forking() -> Iterator[RewardPool]:
+    """Its deadline is one that a loaded machine keeps."""
+    sys.path.append(HERE)
+    plugins = {"fork": "hostile_plugin:fork_and_return", "late-fork": "hostile_plugin:return_from_a_late_fork"}
+    with RewardPool(workers=2, timeout_s=60.0, preload=[], plugins=plugins) as made:
         yield made
     sys.path.remove(HERE)
 
@@ -144,6 +153,55 @@ def test_a_killed_worker_takes_its_children_along(pool: RewardPool, tmp_path: Pa
     assert pool.score(str(note), "", "orphan").status == "timeout"
     child = int(note.read_text())
     assert wait_until(lambda: not is_alive(child))
+
+
+def test_a_fork_that_comes_back_from_a_verifier_grades_nothing(forking: RewardPool) -> None:
+    requests = [Request(str(index % 3), "0", "fork") for index in range(40)]
+    wanted = [float(index % 3 == 0) for index in range(40)]
+    for _ in range(4):
+        results = forking.score_many(requests)
+        assert [(result.status, result.value) for result in results] == [("ok", value) for value in wanted]
+    for request, value in zip(requests, wanted, strict=True):
+        assert forking.score_many([request])[0].value == value
+
+
+def test_a_fork_that_comes_back_late_grades_nothing(forking: RewardPool, tmp_path: Path) -> None:
+    assert forking.score("a", "a", "late-fork", sample={"folder": str(tmp_path)}).value == 1.0
+    assert wait_until((tmp_path / "pid").exists)
+    child = int((tmp_path / "pid").read_text())
+    assert is_alive(child)
+    mixed = [Request(text, "a", "late-fork") for text in "abba" * 10]
+    assert [result.value for result in forking.score_many(mixed)] == [1.0, 0.0, 0.0, 1.0] * 10
+    (tmp_path / "go").touch()
+    assert wait_until(lambda: not is_alive(child))
+    assert [result.value for result in forking.score_many(mixed)] == [1.0, 0.0, 0.0, 1.0] * 10
+
+
+@pytest.mark.parametrize(("forged", "failed_at", "trusted"), [(0, 3, [0.0, 0.0, 0.0]), (3, 4, [0.0, 0.0, 0.0, 1.0])])
+def test_a_reply_that_was_not_awaited_costs_one_request(forged: int, failed_at: int, trusted: list[float]) -> None:
+    """A worker numbers its requests from 0; a forged reply to the fourth itself can't be told, one too many can."""
+    sys.path.append(HERE)
+    with RewardPool(1, 60.0, preload=[], plugins={"reply": "hostile_plugin:reply_itself"}) as made:
+        sys.path.remove(HERE)
+        requests = [Request("wrong", "right", "reply") for _ in range(12)]
+        requests[3] = Request("wrong", "right", "reply", sample={"forged": forged})
+        results = made.score_many(requests)
+        assert [result.value for result in results[:failed_at]] == trusted
+        assert (results[failed_at].status, results[failed_at].value) == ("error", None)
+        assert f"and request {failed_at} was awaited" in results[failed_at].detail
+        assert [result.value for result in results[failed_at + 1 :]] == [0.0] * (11 - failed_at)
+
+
+def test_a_plugin_that_forks_while_it_warms_up(tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(
+        "import os\nfrom rewards.base import graded\n"
+        "def warm_up():\n    os.fork()\n"
+        "def verify(completion, answer, *, prompt=None, sample=None):\n    return graded(float(completion == answer))\n"
+    )
+    with RewardPool(2, 60.0, preload=[], plugins={"own": str(file)}) as made:
+        results = made.score_many([Request(text, "a", "own") for text in "ab" * 20])
+        assert [result.value for result in results] == [1.0, 0.0] * 20
 
 
 def test_a_worker_killed_while_idle_costs_at_most_one_request(pool: RewardPool) -> None:
@@ -286,11 +344,35 @@ def test_answer_types_may_have_time_limits_of_their_own() -> None:
     sys.path.append(HERE)
     plugins = {"quick": PLUGINS["sleep"], "slow": PLUGINS["sleep"]}
     with RewardPool(1, 60, preload=["number"], plugins=plugins, timeouts={"quick": 0.5}) as made:
-        sys.path.remove(HERE)
         result = made.score("sleep", "", "quick")
         assert (result.status, result.detail) == ("timeout", "not graded within 0.5 s")
-        assert made._timeouts.get("slow", made._timeout_s) == 60
-    assert pool_module.SLOW["general-code"] >= general_code.TIMEOUT_S > general_code.TOTAL_S
+        assert made.timeout_of("slow") == 60
+    replaced = {"general-code": "hostile_plugin:AlwaysHalf"}
+    with RewardPool(1, 2.0, preload=[], plugins=replaced) as made:
+        sys.path.remove(HERE)
+        assert made.timeout_of("general-code") == 2.0  # what the built-in verifier needs says nothing of a plug-in
+    assert limits.SLOW["general-code"] >= general_code.TIMEOUT_S > general_code.TOTAL_S
+
+
+def test_too_little_memory_for_code_is_an_error_before_anything_is_graded() -> None:
+    assert limits.LARGE == {"general-code": general_code.MEMORY_MB}
+    said = pytest.raises(ValueError, match="memory_mb is 600, and general-code needs 1024: it runs programs")
+    with said:
+        RewardPool(1, memory_mb=600, preload=["general-code"])
+    with RewardPool(1, memory_mb=600, preload=["number"]) as made:
+        with said:
+            made.score_many([Request(answer("5"), "5", "number"), Request("print(1)", "[]", "general-code")])
+        assert made.score(answer("5"), "5", "number").value == 1.0
+
+
+def test_a_plugin_in_the_place_of_a_verifier_has_needs_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(
+        "from rewards.base import graded\n"
+        "def verify(completion, answer, *, prompt=None, sample=None):\n    return graded(1.0)\n"
+    )
+    with RewardPool(1, memory_mb=600, preload=["general-code"], plugins={"general-code": str(file)}) as made:
+        assert made.score("a", "b", "general-code").value == 1.0
 
 
 def test_verifiers_that_can_not_be_loaded_stop_the_start() -> None:

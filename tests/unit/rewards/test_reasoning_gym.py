@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 import rewards
 from rewards.gym_entry import COLUMN, GymEntry, loads
@@ -81,6 +82,47 @@ def test_rows_make_a_dataset(tmp_path: Path) -> None:
     ] * 2
     first = samples[0]
     assert rewards.score(answer(first.answers[0]), first.answers, first.answer_type, sample=first.extra).value == 1.0
+
+
+def test_the_command_writes_a_dataset(tmp_path: Path) -> None:
+    from rl.cli.app import app
+    from rl.data.formats import read_samples
+
+    path = tmp_path / "new" / "gym.parquet"
+    told = CliRunner().invoke(app, ["data", "gym", str(path), "leg_counting=2", "basic_arithmetic=3", "--seed", "7"])
+    assert told.output.strip() == f"{path}: 5 rows of 2 datasets"
+    assert [sample.id for sample in read_samples(str(path))] == [
+        "leg_counting_7_0",
+        "leg_counting_7_1",
+        "basic_arithmetic_7_0",
+        "basic_arithmetic_7_1",
+        "basic_arithmetic_7_2",
+    ]
+
+
+def test_all_stands_for_every_dataset_not_named() -> None:
+    from rl.data.gym import parse_counts
+
+    counts = parse_counts(["leg_counting=5", "all=1"])
+    assert counts["leg_counting"] == 5 and counts["rubiks_cube"] == 1
+    assert counts.keys() == DATASETS.keys() - {"composite"}
+
+
+@pytest.mark.parametrize(
+    ("items", "said"),
+    [
+        (["leg_counting"], "'leg_counting' is not of the form NAME=ROWS"),
+        (["leg_counting=0"], "'leg_counting=0' is not"),
+        (["leg_counting=-1"], "'leg_counting=-1' is not"),
+        (["leg_counting=1", "leg_counting=2"], "given twice"),
+    ],
+)
+def test_counts_that_can_not_be_read(items: list[str], said: str) -> None:
+    from rl.data.gym import parse_counts
+    from rl.errors import DataError
+
+    with pytest.raises(DataError, match=said):
+        parse_counts(items)
 
 
 def test_rows_that_can_not_be_made() -> None:

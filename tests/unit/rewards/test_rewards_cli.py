@@ -129,6 +129,7 @@ def test_score_reads_jsonl_and_parquet(cli: Run, tmp_path: Path) -> None:
     assert [row["value"] for row in results] == [1.0, 0.0, 1.0, 0.0, None]
     assert [row["status"] for row in results] == ["ok", "ok", "ok", "no_answer", "invalid_gold"]
     assert results[0].keys() == {"row", "id", "answer_type", "value", "status", "components", "detail"}
+    assert f"graded {len(rows)}/{len(rows)}" in err
     number = next(line for line in err.splitlines() if "number" in line)
     assert [cell.strip() for cell in number.strip("│").split("│")] == ["number", "4", "0.333", "2", "1", "1"]
     table = pa.Table.from_pylist([{"text": row["completion"], "gold": [row["answer"]]} for row in (rows[0], rows[1])])
@@ -145,7 +146,8 @@ def test_score_reads_jsonl_and_parquet(cli: Run, tmp_path: Path) -> None:
         ("[]", "line 0: holds a list"),
         ('{"completion": "a", "answer": "b"}', "row 0: no answer_type; it has completion, answer; set --type"),
         ('{"completion": 1, "answer": "b", "answer_type": "any"}', "row 0: completion is a int; it must be text"),
-        ('{"completion": "a", "answer": "b", "answer_type": "numbr"}', "did you mean number"),
+        ('{"completion": "a", "answer": "b", "answer_type": "numbr"}', "row 0: answer type 'numbr'"),
+        ("\n".join(json.dumps({"completion": "a", "answer": "b", "answer_type": t}) for t in ("any", "x!")), "row 1: "),
     ],
 )
 def test_score_refuses_bad_rows_and_writes_nothing(cli: Run, tmp_path: Path, text: str, said: str) -> None:

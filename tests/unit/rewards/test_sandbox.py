@@ -1,10 +1,8 @@
-"""The sandbox in use: files, commands, reports, refusals, and where it is called from."""
+"""The sandbox in use: files, commands, reports, settings, and where it is called from."""
 
 from __future__ import annotations
 
 import os
-import re
-import stat
 import subprocess
 import sys
 import threading
@@ -13,14 +11,9 @@ from pathlib import Path
 import pytest
 
 from rewards import RewardPool
-from rewards.sandbox import Capabilities, Command, Limits, Report, Sandbox, SandboxUnavailable, box, capabilities, probe
-from rewards.sandbox import cgroup as cgroup_module
-from rewards.sandbox.inside import linux, seccomp
+from rewards.sandbox import Command, Limits, Report, Sandbox
 from rewards.sandbox.view import make_view
-
-needs_namespaces = pytest.mark.skipif(
-    sys.platform != "linux" or not capabilities().namespaces, reason="no namespaces: " + capabilities().problem
-)
+from tests.unit.rewards.escapes import needs_namespaces
 
 
 @pytest.fixture(params=["none", pytest.param("namespaces", marks=needs_namespaces)])
@@ -158,7 +151,7 @@ def test_a_view_leaves_out_what_another_path_shows(tmp_path: Path) -> None:
     assert view.links == {str(tmp_path / "l"): str(tmp_path / "a")}
 
 
-# settings and refusals
+# settings
 
 
 def test_settings_out_of_range() -> None:
@@ -190,123 +183,6 @@ def test_settings_of_the_administrator(monkeypatch: pytest.MonkeyPatch) -> None:
         Sandbox.from_environment()
 
 
-def test_without_isolation_nothing_runs_unless_accepted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    refused = Capabilities(False, "unshare: Operation not permitted", ("sysctl kernel.unprivileged_userns_clone=1",))
-    monkeypatch.setattr(probe, "_found", refused)
-    marker = tmp_path / "ran"
-    with pytest.raises(SandboxUnavailable) as caught:
-        Sandbox().run_python(f"open({str(marker)!r}, 'w')")
-    assert not marker.exists()
-    for part in ("unshare: Operation not permitted", "(1) sysctl", "REWARDS_SANDBOX_IMAGE", "REWARDS_SANDBOX=none"):
-        assert part in str(caught.value)
-    assert Sandbox(image="python:3.12-slim").mode() == "container"
-    assert Sandbox("none").run_python("print(1)").commands[0].stdout == b"1\n"
-
-
-def test_what_the_kernel_refuses_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        box, "_BOOT", box._BOOT.replace("main()", "from inside import linux\nlinux.unshare = deny\nmain()")
-    )
-    denied = "def deny(flags): raise OSError(1, 'unshare: Operation not permitted')\n"
-    monkeypatch.setattr(box, "_BOOT", denied + box._BOOT)
-    monkeypatch.setattr(probe, "_found", None)
-    found = probe.capabilities()
-    assert (found.namespaces, found.problem) == (False, "unshare: Operation not permitted")
-    assert found.hints
-
-
-@needs_namespaces
-def test_a_real_refusal() -> None:
-    """Inside a sandbox no further one can be made, as on a machine that forbids namespaces."""
-    root = str(Path(__file__).resolve().parents[3] / "rewards")
-    code = f"""
-import sys
-sys.path.insert(0, {str(Path(root).parent)!r})
-from rewards.sandbox import Sandbox, SandboxUnavailable
-try:
-    Sandbox().run_python("print('ran')")
-except SandboxUnavailable as exc:
-    print(exc)
-"""
-    outer = Sandbox("namespaces", readable=[root], limits=Limits(processes=8, memory_mb=1024))
-    finished = outer.run_python(code).commands[0]
-    assert b"can't be isolated on this machine (unshare: Operation not permitted)" in finished.stdout
-    assert b"ran" not in finished.stdout.replace(b"is not run", b"")
-
-
-def test_an_interpreter_that_does_not_start_is_no_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(box, "_BOOT", "import sys; sys.exit(3)")
-    with pytest.raises(SandboxUnavailable, match="ended with exit code 3"):
-        Sandbox("none").run_python("pass")
-    monkeypatch.setattr(box, "interpreter", lambda: "/no/such/python")
-    with pytest.raises(SandboxUnavailable, match="can't be started with '/no/such/python'"):
-        Sandbox("none").run_python("pass")
-
-
-# containers and control groups
-
-
-_STAND_IN = """#!{python} -S
-import os, sys
-open({log!r}, "a").write(repr(sys.argv[1:]) + chr(10))
-if sys.argv[1] == "run":
-    options = dict(part[2:].split("=", 1) for part in sys.argv if part.startswith("--") and "=" in part)
-    folder = options["volume"].split(":")[0]
-    inner = sys.argv[sys.argv.index("python-image") + 1 :]
-    inner[0], inner[-1] = {python!r}, os.path.dirname(folder)
-    os.execv(inner[0], inner)
-"""
-
-
-def test_a_container_runs_the_launcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With a program in place of the runtime that starts the launcher without any container: what is tested is the
-    command line, and that the launcher works behind a runtime."""
-    runtime, log, scratch = tmp_path / "runtime", tmp_path / "log", tmp_path / "scratch"
-    runtime.write_text(_STAND_IN.format(python=box.interpreter(), log=str(log)))
-    runtime.chmod(runtime.stat().st_mode | stat.S_IXUSR)
-    scratch.mkdir()
-    monkeypatch.setattr(box, "SCRATCH", str(scratch))
-    contained = Sandbox("container", image="python-image", runtime=str(runtime), limits=Limits(memory_mb=256, wall_s=5))
-    report = contained.run_python("import os\nopen('o', 'w').write('out')\nos.fork()", outputs=["o"])
-    assert report.files == {"o": b"out"}
-    assert b"BlockingIOError" in report.commands[0].stderr  # the filter holds without namespaces too
-    run, removed = log.read_text().splitlines()
-    for part in (
-        "--network=none",
-        "--read-only",
-        "--cap-drop=ALL",
-        "--security-opt=no-new-privileges",
-        "--memory=384m",
-    ):
-        assert part in run
-    assert re.search(r"'--user=65534:65534'.*'--pids-limit=41'.*'--tmpfs=/scratch:rw,nosuid,nodev,size=64m", run)
-    assert removed.startswith("['rm', '--force', 'rewards-")
-    with pytest.raises(SandboxUnavailable, match="file descriptors"):
-        contained.run([Command(["true"], stdin=os.open(os.devnull, os.O_RDONLY))])
-    with pytest.raises(SandboxUnavailable, match="can't be started with '/no/docker'"):
-        Sandbox("container", image="python-image", runtime="/no/docker").run_python("pass")
-
-
-def test_a_folder_that_is_no_control_group_is_refused(tmp_path: Path) -> None:
-    grouped = Sandbox("none", cgroup=str(tmp_path / "missing"))
-    with pytest.raises(SandboxUnavailable, match=r"missing can't be used.*cgroup\.subtree_control"):
-        grouped.run_python("pass")
-
-
-def test_the_limits_of_a_control_group(tmp_path: Path) -> None:
-    limits = Limits(memory_mb=100, scratch_mb=36, processes=3, threads=9)
-    with cgroup_module.child(str(tmp_path), limits) as group:
-        assert group is not None
-        assert (group / "memory.max").read_text() == str(200 * 2**20)  # and 64 for the launcher
-        assert (group / "pids.max").read_text() == "20"
-        assert not cgroup_module.ran_out_of_memory(group)
-        (group / "memory.events").write_text("low 0\nmax 12\noom 1\noom_kill 1\n")
-        assert cgroup_module.ran_out_of_memory(group)
-        for file in group.iterdir():
-            file.unlink()  # in a real group the kernel's files don't keep the folder
-    assert not group.exists()
-
-
 # called from elsewhere
 
 
@@ -332,35 +208,3 @@ except ValueError as exc:
 """
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert "may only give 1024 MiB" in done.stdout
-
-
-# the filter
-
-
-def test_call_numbers_are_those_of_the_kernel_headers() -> None:
-    sources = {
-        "x86_64": "/usr/include/x86_64-linux-gnu/asm/unistd_64.h",
-        "aarch64": "/usr/include/asm-generic/unistd.h",
-    }
-    found = {machine: Path(path).read_text() for machine, path in sources.items() if Path(path).exists()}
-    if not found:
-        pytest.skip("no kernel headers here")
-    for machine, text in found.items():
-        column = linux.MACHINES.index(machine)
-        numbers = {name: int(number) for name, number in re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", text)}
-        for name, pair in {**seccomp.DENIED, **seccomp.CHECKED}.items():
-            assert numbers.get(name, -1) == pair[column], (machine, name)
-        for name, number in linux._SYSCALLS[machine].items():
-            assert numbers[name] == number
-
-
-def test_a_filter_by_hand() -> None:
-    program = seccomp.build("aarch64", may_fork=True)
-    steps = [program[start : start + 8] for start in range(0, len(program), 8)]
-    assert steps[0] == bytes([0x20, 0, 0, 0, 4, 0, 0, 0])  # load the architecture
-    assert steps[1] == bytes([0x15, 0, 1, 0, 0xB7, 0, 0, 0xC0])  # AUDIT_ARCH_AARCH64: skip the next
-    assert steps[2] == bytes([0x06, 0, 0, 0, 0, 0, 0, 0x80])  # kill
-    assert steps[-1] == bytes([0x06, 0, 0, 0, 0, 0, 0xFF, 0x7F])  # allow
-    assert len(seccomp.build("x86_64", may_fork=False)) > len(seccomp.build("x86_64", may_fork=True))
-    with pytest.raises(OSError, match="no seccomp table for riscv64; known: x86_64, aarch64"):
-        seccomp.build("riscv64", may_fork=True)

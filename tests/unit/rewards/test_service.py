@@ -114,7 +114,8 @@ def test_limits_of_one_request(service: Served) -> None:
 
 def test_verifiers_are_listed(service: Served) -> None:
     rows = {row["name"]: row for row in service.get("/v1/verifiers").json()["verifiers"]}
-    assert rows["number"] == {"name": "number", "origin": "built in", "missing": []}
+    assert rows["number"] == {"name": "number", "origin": "built in", "missing": [], "timeout_s": 5.0}
+    assert rows["general-code"]["timeout_s"] == 60.0
 
 
 def test_metrics_count(service: Served) -> None:
@@ -175,11 +176,37 @@ def test_the_loopback_address_needs_no_token(host: str) -> None:
     assert ServiceSettings(host=host).token is None
 
 
-def test_the_command_refuses_to_start_without_a_token() -> None:
-    command = [sys.executable, "-m", "rewards", "serve", "--host", "0.0.0.0"]
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--host", "0.0.0.0"], "there is no token"),
+        (["--memory", "600"], "memory_mb is 600, and general-code needs 1024"),
+        (["--workers", "0"], "workers is 0"),
+        (["--timeout-for", "number"], "'number' is not of the form TYPE=SECONDS"),
+        (["--timeout-for", "numbr=3"], "did you mean number"),
+    ],
+)
+def test_the_command_refuses_to_start_with_what_can_not_work(options: list[str], said: str) -> None:
+    command = [sys.executable, "-m", "rewards", "serve", "--port", "0", *options]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert run.returncode == 2
-    assert "there is no token" in run.stderr
+    assert run.returncode == 2, run.stderr
+    assert said in run.stderr
+
+
+def test_the_drain_lasts_as_long_as_the_slowest_result() -> None:
+    assert ServiceSettings().drain_limit_s == 65.0  # general-code's 60, and 5 to kill and to answer
+    assert ServiceSettings(timeout_s=100.0).drain_limit_s == 105.0
+    assert ServiceSettings(timeouts={"general-code": 20.0, "number": 90.0}).drain_limit_s == 95.0
+    assert ServiceSettings(timeouts={"general-code": 20.0}, timeout_s=2.0).drain_limit_s == 25.0
+    assert ServiceSettings(drain_s=0.5).drain_limit_s == 0.5
+    now = 0.0
+    load = Load(ServiceSettings(), clock=lambda: now)
+    load.requests = 1
+    load.drain()
+    now = 64.0
+    assert not load.drained()
+    now = 65.0
+    assert load.drained()
 
 
 def test_a_full_queue_is_429_and_says_when_to_come_back(waiting: Path, tmp_path: Path) -> None:

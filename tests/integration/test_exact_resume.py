@@ -1,0 +1,85 @@
+"""With S = 0 a run that was resumed from a checkpoint is the run that was never interrupted, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+from safetensors.torch import load_file
+
+from rl import train
+from rl.metrics.files import read_metrics
+from tests.integration.support import Paths, train_config
+
+pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
+
+STEPS, BROKEN = 4, 2
+LEARNED = ("loss", "grad_norm", "lr", "entropy", "tokens/trained", "clip/", "kl/", "behaviour_weight/")
+
+
+def numbers(run: Path) -> list[dict[str, Any]]:
+    """What the learner reported of the steps after the break.
+
+    Other numbers may differ: those of clocks, of groups that were finished but not yet trained when the run broke, and
+    of the probe, whose sequences are sampled anew.
+    """
+    rows = [row for row in read_metrics(run).rows if row["step"] > BROKEN]
+    return [{key: value for key, value in row.items() if key.startswith(LEARNED)} for row in rows]
+
+
+def trained(run: Path) -> list[tuple[int, str, int]]:
+    """Admission, sample and step of every trained group."""
+    rows = map(json.loads, (run / "fates.jsonl").read_text().splitlines())
+    return sorted((row["uid"], row["sample_id"], row["step"]) for row in rows if row["fate"] == "trained")
+
+
+def learner_state(checkpoint: Path) -> dict[str, Any]:
+    """Everything in a learner checkpoint, flat."""
+    reader = dcp.FileSystemReader(checkpoint / "learner")
+    state: dict[str, Any] = {}
+    for key, meta in reader.read_metadata().state_dict_metadata.items():
+        is_tensor = isinstance(meta, dcp.metadata.TensorStorageMetadata)
+        state[key] = torch.empty(meta.size, dtype=meta.properties.dtype) if is_tensor else None
+    dcp.load(state, storage_reader=reader, no_dist=True)
+    return state
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_resumed_run_is_the_uninterrupted_one(cluster: None, paths: Paths, tmp_path: Path, ranks: int) -> None:
+    changes = {
+        "steps": STEPS,
+        "stall_timeout_s": 600,
+        "checkpoint__every": BROKEN,
+        "rollout__engine__deterministic": True,
+        "rollout__sampling__max_tokens": 12,
+        "learner__ranks": ranks,
+        "learner__optimizer__schedule": "cosine",
+        "algo__updates_per_step": 2,
+    }
+    config = train_config(paths, tmp_path / "whole", **changes)
+    whole = train.run(config)
+    # As if killed after its second step: the last checkpoint never came to be.
+    broken = tmp_path / "broken"
+    shutil.copytree(whole, broken, ignore=shutil.ignore_patterns(f"step_{STEPS:06d}"))
+    train.run(config.model_copy(update={"out": str(broken)}), resume=True)
+
+    last = [run / "checkpoints" / f"step_{STEPS:06d}" for run in (whole, broken)]
+    weights = [load_file(folder / "hf" / "model.safetensors") for folder in last]
+    assert weights[0].keys() == weights[1].keys()
+    for name, tensor in weights[0].items():
+        assert torch.equal(weights[1][name], tensor), name
+    before = load_file(whole / "checkpoints" / f"step_{BROKEN:06d}" / "hf" / "model.safetensors")
+    assert any(not torch.equal(before[name], tensor) for name, tensor in weights[0].items())
+    states = [learner_state(folder) for folder in last]
+    assert states[0].keys() == states[1].keys()
+    for key, value in states[0].items():
+        same = torch.equal(states[1][key], value) if isinstance(value, torch.Tensor) else states[1][key] == value
+        assert same, key
+    assert len(numbers(whole)) == STEPS - BROKEN and all(row["grad_norm"] > 0 for row in numbers(whole))
+    assert numbers(broken) == numbers(whole)
+    assert trained(broken) == trained(whole)

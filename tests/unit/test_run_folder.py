@@ -1,0 +1,205 @@
+"""Whose a run folder is, and what is refused before a run touches it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rl import train
+from rl.config.base import load_config, save_config
+from rl.config.train import TrainConfig
+from rl.data.store import OrderedPrompts, is_digest
+from rl.errors import ActorLostError, CheckpointError, ConfigError, TornCheckpointError
+from rl.ledger import Ledger
+from rl.metrics.tracker import ROW_FILES
+from rl.reward_setup import carry
+from rl.run_folder import claimed, compare_settings, folder_problems
+from rl.run_io import latest_checkpoint
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from rl.run_folder import claimed, compare_settings, folder_problems
+with claimed(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def config(out: Path, **changes: object) -> TrainConfig:
+    raw = {"model": "m", "out": str(out), "steps": 1, "data": {"train": "t"}, "algo": {"prompts_per_step": 1}}
+    return TrainConfig.model_validate(raw | changes)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_that_another_process_drives_is_refused_until_that_one_is_gone(tmp_path: Path, resume: bool) -> None:
+    out = tmp_path / "run"
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(out)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        (out / "fates.jsonl").write_text("{}\n")
+        with pytest.raises(ConfigError, match=rf"another process \(pid {holder.pid} on .*another `out`"):
+            train.run(config(out), resume=resume)
+        assert sorted(path.name for path in out.iterdir()) == [".lock", "fates.jsonl"]
+        os.kill(holder.pid, signal.SIGKILL)  # no clean-up of its own
+    with claimed(out):
+        assert (out / ".lock").read_text().startswith(f"pid {os.getpid()} on ")
+
+
+def test_the_folder_is_free_again_after_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="inside"), claimed(tmp_path):
+        with pytest.raises(ConfigError, match="another process"), claimed(tmp_path):
+            pass
+        raise ValueError("inside")
+    with claimed(tmp_path):
+        pass
+
+
+def test_resuming_where_no_run_is_makes_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="nothing to resume"):
+        train.run(config(tmp_path / "typo"), resume=True)
+    assert not (tmp_path / "typo").exists()
+
+
+def run_with_a_checkpoint(out: Path, steps: tuple[int, ...] = (1, 2)) -> TrainConfig:
+    """A run folder with rows that were written after its newest checkpoint."""
+    given = config(out)
+    save_config(given.model_copy(update={"steps": 9}), out / "config.yaml")
+    for name in ROW_FILES:
+        (out / name).write_text('{"row": 1}\n{"row": 2}\n')
+    prompts = OrderedPrompts(("a", "b"), 0).state_dict()
+    ledger = Ledger(lambda row: None).state_dict()
+    for step in steps:
+        state = {"step": step, "started": 0.0, "prompts": prompts, "ledger": ledger, "requeued": [], "rewards": []}
+        folder = out / "checkpoints" / f"step_{step:06d}"
+        folder.mkdir(parents=True)
+        (folder / "driver.json").write_text(json.dumps(state | {"rows": {"step": step} | dict.fromkeys(ROW_FILES, 11)}))
+    return given
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file() and path.name != ".lock"}
+
+
+class Part:
+    """Stands for the actors of a run: up at once, with a dataset of two rows."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    async def ready(self) -> None: ...
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def catalogue(self, _: str) -> tuple[tuple[str, ...], dict[str, str], tuple[str, ...]]:
+        return ("a", "b"), {}, ("text",)
+
+
+@pytest.fixture
+def actors(monkeypatch: pytest.MonkeyPatch) -> type[Part]:
+    class Learner(Part):
+        async def load(self, folder: str) -> int:
+            raise TornCheckpointError(f"{folder}/learner/__0_0.distcp is torn: it has 7 bytes of 9")
+
+    for name, part in (("RolloutPool", Part), ("RewardClient", Part), ("LearnerGroup", Learner)):
+        monkeypatch.setattr(train, name, part)
+    monkeypatch.setattr(train, "connect", lambda *_: None)
+    monkeypatch.setattr(train, "check_mixture", lambda *_: None)
+    return Learner
+
+
+def test_a_torn_learner_state_leaves_the_record_as_it_was(tmp_path: Path, actors: type[Part]) -> None:
+    given = run_with_a_checkpoint(tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(
+        TornCheckpointError, match=r"000002/learner/__0_0\.distcp is torn.*move .*000002 away.*step_000001"
+    ):
+        train.run(given, resume=True)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("text", ['{"step": 2, "sta', "", "[]", '{"step": 2}', "\udcff"])
+def test_a_torn_driver_state_leaves_the_record_as_it_was(tmp_path: Path, actors: type[Part], text: str) -> None:
+    given = run_with_a_checkpoint(tmp_path)
+    damaged = tmp_path / "checkpoints" / "step_000002" / "driver.json"
+    damaged.write_bytes(text.encode(errors="surrogateescape"))
+    before = contents(tmp_path)
+    with pytest.raises(TornCheckpointError, match=r"000002/driver\.json is torn.*complete checkpoint.*step_000001$"):
+        train.run(given, resume=True)
+    assert contents(tmp_path) == before
+
+
+def test_without_an_older_checkpoint_there_is_no_way_back(tmp_path: Path) -> None:
+    run_with_a_checkpoint(tmp_path, (2,))
+    (tmp_path / "checkpoints" / "step_000002" / "driver.json").write_text("")
+    with pytest.raises(TornCheckpointError, match="no older checkpoint"):
+        latest_checkpoint(tmp_path)
+
+
+def test_the_record_goes_back_once_everything_is_restored(tmp_path: Path) -> None:
+    given = run_with_a_checkpoint(tmp_path)
+    train._open_record(given, carry(given.rewards), latest_checkpoint(tmp_path)).close()
+    assert all((tmp_path / name).read_text() == '{"row": 1}\n' for name in ROW_FILES)
+    assert load_config(TrainConfig, tmp_path / "config.yaml") == given
+
+
+def test_other_settings_are_said_at_resumption(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    saved = config(tmp_path).model_dump(mode="json")
+    new = config(tmp_path / "copied", steps=5, learner={"optimizer": {"lr": 0.5}})
+    with caplog.at_level(logging.WARNING):
+        compare_settings(saved, new)
+    changes = [line.strip() for line in caplog.text.splitlines()[1:]]
+    old_lr = saved["learner"]["optimizer"]["lr"]
+    assert changes == ["steps: 1 -> 5", f"learner.optimizer.lr: {old_lr} -> 0.5"]
+
+
+def test_another_model_is_refused_at_resumption_and_leaves_the_record(tmp_path: Path, actors: type[Part]) -> None:
+    given = run_with_a_checkpoint(tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(ConfigError, match=r"started from model m and can't go on with other.*resume with model=m"):
+        train.run(given.model_copy(update={"model": "other"}), resume=True)
+    assert contents(tmp_path) == before
+
+
+def test_a_folder_that_cannot_be_written_is_seen_before_the_run(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "rows.csv").write_text("")
+    shut = tmp_path / "shut"
+    shut.mkdir(mode=0o500)
+    for out, said in ((tmp_path / "file" / "run", "is not a folder"), (Path("~/run"), "only a shell expands")):
+        given = config(out, model=str(tmp_path / "model"), data={"train": str(tmp_path / "rows.csv")})
+        found = "\n".join(train.check(given))
+        assert said in found and "has no config.json" in found and "is of no known kind" in found
+        with pytest.raises(ConfigError, match=said):
+            train.run(given)
+    if not os.access(shut, os.W_OK):  # root may write anywhere
+        assert "no permission" in folder_problems(str(shut / "run"))[0]
+    assert folder_problems(str(tmp_path / "new" / "run")) == [] and not (tmp_path / "new").exists()
+
+
+def test_ids_with_line_breaks_are_told_apart() -> None:
+    assert OrderedPrompts(("a\nb", "c"), 0).state_dict()["ids"] != OrderedPrompts(("a", "b\nc"), 0).state_dict()["ids"]
+    lines = hashlib.sha256(b"a\nb\nc").hexdigest()
+    assert is_digest(lines, ("a", "b", "c")) and not is_digest(lines, ("a\nb", "c"))
+
+
+def test_a_dead_learner_rank_says_from_where_to_go_on(tmp_path: Path, actors: type[Part]) -> None:
+    given = run_with_a_checkpoint(tmp_path)
+
+    async def load(self: Part, folder: str) -> int:
+        raise ActorLostError("learner rank 1 died (killed)")
+
+    actors.load = load  # type: ignore[attr-defined]
+    with pytest.raises(ActorLostError, match=r"rank 1 died \(killed\); go on with --resume \(.*: step 2\)$"):
+        train.run(given, resume=True)
