@@ -23,7 +23,7 @@ from rl.config.rollout import RewardConfig, RolloutConfig
 from rl.config.train import TrainConfig
 from rl.data.formats import OnBad
 from rl.errors import ClusterError, ConfigError, StarvationError, first_lines
-from rl.fleet import Fleet, describe_failure, of_ranks
+from rl.fleet import Fleet, of_ranks, remote_causes
 from rl.learner.actor import LearnerRank
 from rl.records import Grades
 from rl.reward_setup import Carried, carry, check_answer_types
@@ -185,13 +185,8 @@ class RolloutPool:
 
     async def complete(self, task: CompletionTask) -> tuple[str, str, int]:
         """Text, finish reason and length of a completion, see `RolloutWorker.complete`; raises the remote cause."""
-        try:
+        with remote_causes():
             return await self.fleet.run(lambda actor: actor.complete.remote(task))
-        except Exception as exc:
-            cause = describe_failure(exc)
-            if cause is exc:
-                raise
-            raise cause from exc
 
     async def push(self, bundle: Any) -> list[PushTimes]:
         """Swap the weights of every engine, and of every one that replaces another from now on."""
@@ -369,16 +364,12 @@ async def scoring_actors(
     pool = RolloutPool(rollout, model, prompts, [dataset], on_bad)
     client: RewardClient | None = None
     try:
-        await bring_up({"rollout workers": pool.ready()})
-        ids, _, answer_types = await pool.catalogue(dataset)
-        client = RewardClient(rewards, answer_types, carried)
-        await bring_up({"reward workers": client.ready()})
-        yield pool, client, ids
-    except Exception as exc:
-        cause = describe_failure(exc)
-        if cause is exc:
-            raise
-        raise cause from exc
+        with remote_causes():
+            await bring_up({"rollout workers": pool.ready()})
+            ids, _, answer_types = await pool.catalogue(dataset)
+            client = RewardClient(rewards, answer_types, carried)
+            await bring_up({"reward workers": client.ready()})
+            yield pool, client, ids
     finally:
         await asyncio.gather(*(part.close() for part in (pool, client) if part is not None))
 

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -196,9 +196,8 @@ class Fleet:
                 break
             except Exception as exc:
                 cause = describe_failure(exc)
-                if isinstance(cause, ActorLostError):
-                    return await self._end(cause)
-                if isinstance(cause, SyncError):  # a fresh engine can't load the weights: another one couldn't either
+                # Without Ray nobody comes back; and weights that a fresh engine can't load no other one could.
+                if isinstance(cause, ActorLostError | SyncError):
                     return await self._end(cause)
         # No await between the end of `refit` and this line: what `refit` saw last is still the newest.
         member.serving = True
@@ -309,6 +308,18 @@ def failed_prompt(exc: BaseException) -> BaseException | None:
     cause = describe_failure(exc)
     whole = isinstance(cause, EngineDeadError | EndpointUnavailable)
     return cause if isinstance(cause, DataError | EngineError) and not whole else None
+
+
+@contextlib.contextmanager
+def remote_causes() -> Iterator[None]:
+    """A failure inside raises its remote cause in place of Ray's wrapper."""
+    try:
+        yield
+    except Exception as exc:
+        cause = describe_failure(exc)
+        if cause is exc:
+            raise
+        raise cause from exc
 
 
 def describe_failure(exc: BaseException) -> BaseException:
