@@ -89,14 +89,19 @@ def read(folder: Path, parts: dict[str, Any]) -> dict[str, Any]:
             raise TornCheckpointError(
                 f"a file of {folder} is torn: {type(torn).__name__}: {first_lines(torn)}"
             ) from exc
-        inner = next(iter(exc.failures.values()))[0] if isinstance(exc, CheckpointException) and exc.failures else exc
         raise CheckpointError(
-            f"{folder} does not fit this run's model or optimiser: {first_lines(inner)}; resume with the model and "
-            "learner.optimizer of the run that wrote it"
+            f"{folder} does not fit this run's model or optimiser: {first_lines(causes(exc)[0])}; resume with the "
+            "model and learner.optimizer of the run that wrote it"
         ) from exc
     if "random" in parts:
         randomness.restore(parts["random"][mine])
     return parts
+
+
+def causes(exc: BaseException) -> list[BaseException]:
+    """What went wrong on each rank, which torch wraps in one exception; at least one."""
+    inner = [each for each, _ in exc.failures.values()] if isinstance(exc, CheckpointException) else []
+    return inner or [exc]
 
 
 def _index(folder: Path) -> Metadata:
@@ -119,9 +124,8 @@ def _index(folder: Path) -> Metadata:
 
 def _tear(exc: BaseException) -> BaseException | None:
     """The error within `exc` that only garbled bytes lead to, if there is one."""
-    inner = [each for each, _ in exc.failures.values()] if isinstance(exc, CheckpointException) else [exc]
     marks = (EOFError, zipfile.BadZipFile, pickle.UnpicklingError)
-    return next((each for each in inner if isinstance(each, marks) or "PytorchStreamReader" in str(each)), None)
+    return next((each for each in causes(exc) if isinstance(each, marks) or "PytorchStreamReader" in str(each)), None)
 
 
 def go_to(schedule: LambdaLR, updates: int) -> None:

@@ -13,6 +13,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from rl.checkpoint_folder import CHECKPOINTS, Checkpoint, begin, complete, how_to_go_on, latest
 from rl.config.checkpoint import CheckpointConfig
 from rl.errors import CheckpointError, first_lines
+from rl.learner.checkpoint import causes
 from rl.learner.strategy import Strategy
 
 _STATE_KEYS = {"step", "data", "rows", "tokens", "skipped", "seconds"}
@@ -60,7 +61,7 @@ class Checkpoints:
             try:
                 writing.result()
             except (Exception, CheckpointException) as exc:  # torch derives the latter from BaseException
-                inner = next(iter(exc.failures.values()))[0] if isinstance(exc, CheckpointException) else exc
+                inner = causes(exc)[0]
                 raise CheckpointError(
                     f"rank {self.rank} could not write its part of a checkpoint under {self.run} "
                     f"({type(inner).__name__}: {first_lines(inner)}); see that the disk has room; "
