@@ -28,6 +28,7 @@ from tests.integration.support import (
     Teacher,
     marked_processes,
     shared_memory,
+    with_first_weights,
 )
 
 # Before an engine is imported in this process, and for the processes that tests start.
@@ -133,12 +134,7 @@ def shared_engine(paths: Paths) -> Iterator[VllmEngine]:
 @pytest.fixture
 async def engine(shared_engine: VllmEngine, teacher: Teacher) -> VllmEngine:
     """The session's engine on the random model's weights, whatever the test before pushed."""
-    if shared_engine.version != 0:
-        from rl.learner.export import checkpoint_tensors
-        from rl.sync.bundle import pack
-
-        await shared_engine.update_weights(pack(checkpoint_tensors(teacher.policy), 0))
-    return shared_engine
+    return await with_first_weights(shared_engine, teacher)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,12 +18,16 @@ from rl.config.data import PromptConfig
 from rl.config.rollout import EngineConfig
 from rl.config.sync import SyncConfig
 from rl.config.train import TrainConfig
+from rl.learner.export import checkpoint_tensors
 from rl.learner.samples import rollout_samples
 from rl.models.encoder import EncodedPrompt, PromptEncoder
 from rl.models.policy import Policy, load_policy
 from rl.records import Group, VersionSpan, WeightBundle
-from rl.rollout.engine import Generated, GenerateRequest
+from rl.rollout.engine import Engine, Generated, GenerateRequest
+from rl.sync.bundle import pack
 from rl.sync.worker import WeightReceiver
+
+EngineT = TypeVar("EngineT", bound=Engine)
 
 PROMPTS = PromptConfig(chat="plain", think="Think.", normal="Answer.", spatial="")
 ENGINE = EngineConfig(dtype="float32", max_model_len=512, max_num_seqs=64, kv_cache_mb=64, enforce_eager=True)
@@ -78,6 +82,13 @@ def request(name: str, prompt: EncodedPrompt, **options: Any) -> GenerateRequest
     """A request with defaults for what a test does not care about."""
     settings: dict[str, Any] = {"n": 1, "seed": 0, "temperature": 1.0, "max_tokens": 8} | options
     return GenerateRequest(name, prompt.token_ids, prompt.images, **settings)
+
+
+async def with_first_weights(engine: EngineT, teacher: Teacher) -> EngineT:
+    """The engine on the model that the teacher loaded, as version 0, whatever the test before pushed."""
+    if engine.version != 0:
+        await engine.update_weights(pack(checkpoint_tensors(teacher.policy), 0))
+    return engine
 
 
 async def bundle_behind(reference: Any) -> WeightBundle:

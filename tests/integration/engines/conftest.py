@@ -12,12 +12,10 @@ from pathlib import Path
 import pytest
 
 from rl.config.rollout import EngineConfig, SglangConfig
-from rl.learner.export import checkpoint_tensors
 from rl.rollout.engine import Engine
 from rl.rollout.engines import ENGINES
 from rl.rollout.sglang_server import PYTHON
-from rl.sync.bundle import pack
-from tests.integration.support import ENGINE, Paths, Teacher
+from tests.integration.support import ENGINE, Paths, Teacher, with_first_weights
 
 START_S = 1500.0
 """SGLang's three processes import for half a minute each, and for many minutes beside other work."""
@@ -49,9 +47,7 @@ def served(request: pytest.FixtureRequest, paths: Paths) -> Iterator[Engine]:
 @pytest.fixture
 async def engine(served: Engine, teacher: Teacher) -> Engine:
     """On the random model's weights, whatever the test before pushed."""
-    if served.version != 0:
-        await served.update_weights(pack(checkpoint_tensors(teacher.policy), 0))
-    return served
+    return await with_first_weights(served, teacher)
 
 
 @pytest.fixture
