@@ -1,15 +1,18 @@
 """How long do rollouts stand still for new weights, and how close does a push come to a plain copy of them?
 
-A push, as training makes it: `WeightSync.publish` in this process (pack, checksum, send), then on every engine at once
+A push, as training makes it: `WeightSync.publish` in this process (pack and sum, send), then on every engine at once
 fetch (and verify) while it generates, and apply while it is paused. Every engine is a real vLLM in an actor of its own
 with a long request running. Beside each push the same bytes are copied in memory, once and by one process.
 
     publish -> fetch -> [pause: apply] -> generation goes on
+    |<- deliver --->|
     |<------- critical path -------->|
 
-`share_of_memcpy` is the bandwidth of the push, bytes / (critical path), over that of the copy. `pause_s` is the
-engine's own, `gap_s` the longest time in which a running request got no step around a push. Times of several engines
-are those of the slowest. With fewer processors than engines and learner they share them.
+`share_of_memcpy` is the bandwidth of the whole push, bytes / (critical path), over that of the copy;
+`delivery_share_of_memcpy` that of its transport, bytes / (publish + fetch), until the engine's process can load bytes
+that are known to be right. `pause_s` is the engine's own, `gap_s` the longest time in which a running request got no
+step around a push. Times of several engines are those of the slowest. With fewer processors than engines and learner
+they share them.
 
     python benchmarks/push.py [--sizes tiny 135m] [--engines 1 2 4] [--transports shm gloo] [--pushes 5]
 
@@ -45,7 +48,7 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 DTYPES = ("float32", "bfloat16")
 ROUNDS_OF_MEMCPY = 5
-PARTS = ("pack_s", "checksum_s", "send_s", "publish_s", "fetch_s", "apply_s", "pause_s", "gap_s", "critical_s")
+PARTS = ("pack_s", "send_s", "publish_s", "fetch_s", "delivery_s", "apply_s", "pause_s", "gap_s", "critical_s")
 
 
 def main() -> None:
@@ -168,11 +171,11 @@ async def measure(args: argparse.Namespace, size: str, dtype: str, engines: int,
         syncs = {t: WeightSync(config, Path(folder) / t, workers=engines) for t, config in configs.items()}
         await asyncio.gather(*(one.ready.remote() for one in actors))
         results: dict[str, list[dict[str, float]]] = {t: [] for t in configs}
-        for version in range(1, args.pushes + 2):  # the first touches memory and connects
+        for version in range(1, args.pushes + 3):  # the first two touch the memory of both buffers, and connect
             for transport, sync in syncs.items():
                 copy = memcpy_seconds(tensors)
                 result = await push(sync, tensors, version, actors) | {"memcpy_s": copy}
-                if version > 1:
+                if version > 2:
                     results[transport].append(result)
         await asyncio.gather(*(one.close.remote() for one in actors))
         for one in actors:
@@ -192,7 +195,8 @@ async def push(sync: WeightSync, tensors: Any, version: int, actors: list[Any]) 
     reference = ray.put(ticket)
     answers = await asyncio.gather(*(one.update.remote(reference) for one in actors))
     slowest = {key: max(answer[key] for answer in answers) for key in answers[0]}
-    return sync.times | {"publish_s": published - start, "critical_s": slowest.pop("end") - start} | slowest
+    times = {"publish_s": published - start, "critical_s": slowest.pop("end") - start}
+    return sync.times | times | {"delivery_s": times["publish_s"] + slowest["fetch_s"]} | slowest
 
 
 def memcpy_seconds(tensors: Any) -> float:
@@ -218,8 +222,13 @@ def summary(
     row |= {key: round(value, 5) for key, value in middle.items()}
     row["gb_per_s"] = round(count / middle["critical_s"] / 1e9, 3)
     row["share_of_memcpy"] = round(middle["memcpy_s"] / middle["critical_s"], 3)
+    row["delivery_share_of_memcpy"] = share = round(middle["memcpy_s"] / middle["delivery_s"], 3)
     shown = "  ".join(f"{key[:-2]} {1000 * middle[key]:.1f}" for key in ("memcpy_s", *PARTS))
-    print(f"{size} {dtype} x{engines} {transport}: {row['share_of_memcpy']:.2f} of memcpy; ms: {shown}", flush=True)
+    print(
+        f"{size} {dtype} x{engines} {transport}: {row['share_of_memcpy']:.2f} of memcpy, delivery {share:.2f}; "
+        f"ms: {shown}",
+        flush=True,
+    )
     return row
 
 

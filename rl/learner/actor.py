@@ -38,7 +38,6 @@ from rl.recording import RecordedUpdate, fetched, read_rank, write_rank
 from rl.records import Group, LostGroups
 from rl.sync.base import Ticket
 from rl.sync.bundle import pack
-from rl.sync.checksum import checksum
 from rl.sync.learner import WeightSync
 
 REISSUE = "reissue"
@@ -164,7 +163,7 @@ class LearnerRank:
     def digest(self) -> str | None:
         """Checksum of the weights as they are published; None on ranks other than 0."""
         tensors = checkpoint_tensors(self.policy, self.strategy)
-        return checksum(pack(tensors, self.version).buffer) if self.rank == 0 else None
+        return pack(tensors, self.version).checksum if self.rank == 0 else None
 
     def save(self, folder: str, background: bool) -> None:
         """Learner state (DCP) and a Hugging Face export below `folder`; `written` waits for them.

@@ -16,15 +16,32 @@ _BLOCK = 8192
 """64-bit words in a block: 64 KiB."""
 
 
+class HostChecksum:
+    """The checksum of bytes on the host that come piece by piece."""
+
+    def __init__(self) -> None:
+        import xxhash
+
+        self._sum = xxhash.xxh3_64()
+
+    def update(self, piece: np.ndarray) -> None:
+        """The next bytes: uint8, contiguous."""
+        self._sum.update(piece.data)
+
+    def text(self) -> str:
+        """Of all pieces so far; begins with the method."""
+        return f"xxh3:{self._sum.hexdigest()}"
+
+
 def checksum(buffer: np.ndarray | torch.Tensor) -> str:
     """Of uint8 [bytes], contiguous and a multiple of 8 long; the text begins with the method."""
-    import xxhash
-
     if isinstance(buffer, torch.Tensor):
         if buffer.device.type != "cpu":
             return block_checksum(buffer)
         buffer = buffer.numpy()
-    return f"xxh3:{xxhash.xxh3_64(buffer.data).hexdigest()}"
+    whole = HostChecksum()
+    whole.update(buffer)
+    return whole.text()
 
 
 def block_checksum(buffer: torch.Tensor) -> str:
