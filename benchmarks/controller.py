@@ -1,7 +1,7 @@
 """How many groups a second can the driver feed, and what does its cost grow with?
 
 Runs the real loop, ledger and trackers over engines, graders and a learner that answer at once: first as coroutines of
-the driver, which leaves the driver's own work, then as Ray actors, which adds two remote calls a group. Groups in
+the driver, which leaves the driver's own work, then as Ray actors, which adds the remote calls. Groups in
 flight are varied by the capacity B * (S + 1), so that the largest case has tens of thousands of requests waiting. A
 group counts when it is finished and scored, which is before it is trained.
 
@@ -28,17 +28,19 @@ from typing import Any
 import ray
 
 from rl.batch.plan import UpdateShare
+from rl.cluster import sample_on, score_on
 from rl.config.rollout import FaultConfig
 from rl.config.train import TrainConfig
 from rl.data.store import OrderedPrompts
 from rl.fleet import Fleet
 from rl.ledger import Ledger
 from rl.loop import Loop
+from rl.mail import Desk, Letter, Mail
 from rl.metrics.environment import environment
 from rl.metrics.tracker import Tracker
 from rl.records import Grades, GroupMeta
 from rl.rollout.engine import EngineLoad, PushTimes
-from rl.rollout.worker import PromptTask
+from rl.rollout.worker import PromptTask, SmallGroup
 
 GROUP, STALENESS = 16, 3
 CAPACITIES = (64, 1024, 16384)
@@ -71,11 +73,17 @@ GRADES = Grades(
 )
 
 
+SCORING = bytes(GROUP * 300)
+TOKENS = bytes(GROUP * 100 * 8)
+"""Pickles of the sizes that 100 tokens a completion have; nobody opens them here."""
+
+
 class Worker:
     """A rollout worker, a reward worker or both, that answers at once."""
 
     def __init__(self) -> None:
         self.version = 0
+        self.desk = Desk(self._answer)
 
     async def ready(self) -> None: ...
 
@@ -84,11 +92,20 @@ class Worker:
     async def set_version(self, version: int) -> None:
         self.version = version
 
-    async def generate(self, task: PromptTask) -> tuple[GroupMeta, str, str]:
-        return meta(task, self.version), "texts", "tokens"
+    async def generate(self, task: PromptTask) -> SmallGroup:
+        return SmallGroup(meta(task, self.version), SCORING, TOKENS)
 
     async def score(self, scoring: Any, evaluation: bool = False) -> Any:
         return GRADES
+
+    async def take(self, questions: list[Letter]) -> None:
+        self.desk.take(questions)
+
+    async def collect(self) -> list[Letter]:
+        return await self.desk.collect()
+
+    async def _answer(self, question: Any) -> Any:
+        return await (self.generate(question) if isinstance(question, PromptTask) else self.score(*question))
 
 
 class Local:
@@ -102,7 +119,8 @@ class Local:
     async def start(self) -> None: ...
 
     async def generate(self, task: PromptTask) -> Any:
-        return await self.worker.generate(task)
+        made = await self.worker.generate(task)
+        return made.meta, made.scoring, made.group
 
     async def score(self, scoring: Any, evaluation: bool = False) -> Any:
         self.scored += 1
@@ -120,7 +138,7 @@ class Remote(Local):
 
     def __init__(self, workers: int) -> None:
         actor = ray.remote(Worker).options(num_cpus=0, max_concurrency=4096)
-        faults = FaultConfig()
+        faults, self.mail = FaultConfig(), Mail()
 
         async def refit(_: Any) -> None: ...
 
@@ -133,15 +151,11 @@ class Remote(Local):
         await asyncio.gather(self.rollout.start(), self.rewards.start())
 
     async def generate(self, task: PromptTask) -> Any:
-        async def sample(actor: Any) -> Any:
-            found, scoring, payload = actor.generate.options(num_returns=3).remote(task)
-            return await found, scoring, payload
-
-        return await self.rollout.run(sample, weight=task.n)
+        return await self.rollout.run(lambda actor: sample_on(self.mail, actor, task), weight=task.n)
 
     async def score(self, scoring: Any, evaluation: bool = False) -> Any:
         self.scored += 1
-        return await self.rewards.run(lambda actor: actor.score.remote(scoring))
+        return await self.rewards.run(lambda actor: score_on(self.mail, actor, scoring, evaluation))
 
     async def push(self, version: int) -> list[Any]:
         await self.rollout.each(lambda actor: actor.set_version.remote(version))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import pickle
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -23,15 +24,16 @@ from rl.errors import FetchError, GroupsLostError
 from rl.failures import of_ranks, remote_causes
 from rl.fleet import Fleet
 from rl.learner.actor import REISSUE, LearnerRank
+from rl.mail import Mail
 from rl.nodes import bring_up, close_actors, lacks_now, placement
-from rl.records import Grades, LostGroups
+from rl.records import Grades, GroupMeta, LostGroups
 from rl.reward_setup import Carried, carry, check_answer_types
 from rl.rewarding import JudgeWorker, RewardWorker
 from rl.rollout.endpoint import EndpointPool
-from rl.rollout.engine import PushTimes
+from rl.rollout.engine import EngineLoad, PushTimes
 from rl.rollout.engines import engine_environment
 from rl.rollout.questions import CompletionTask
-from rl.rollout.worker import PromptTask, RolloutWorker
+from rl.rollout.worker import PromptTask, RolloutWorker, SmallGroup
 from rl.watch import watching
 
 _ACTOR_CONCURRENCY = 4096
@@ -70,8 +72,9 @@ class RolloutPool:
             lambda name: actor.remote(name, model, config.engine, prompts, tuple(datasets), on_bad, sync),
             config.faults,
             self._refit,
-            room=lambda actor: actor.room.remote(),
+            room=self._room,
         )
+        self._mail = Mail()
         self._weights: Any = None
         self._probe: tuple[list[PromptTask], Any] | None = None
 
@@ -101,14 +104,9 @@ class RolloutPool:
         """The tasks of a dataset, see `RolloutWorker.tasks`."""
         return await self.fleet.run(lambda actor: actor.tasks.remote(dataset, column))
 
-    async def generate(self, task: PromptTask) -> tuple[Any, Any, Any]:
-        """(`GroupMeta`, reference to a `ScoringTask`, reference to a `Group`)."""
-
-        async def sample(actor: Any) -> tuple[Any, Any, Any]:
-            meta, scoring, payload = actor.generate.options(num_returns=3).remote(task)
-            return await meta, scoring, payload
-
-        return await self.fleet.run(sample, weight=task.n, queued=True)
+    async def generate(self, task: PromptTask) -> tuple[GroupMeta, Any, Any]:
+        """`GroupMeta`, `ScoringTask` and `Group`; the latter two pickled, or as references where they are large."""
+        return await self.fleet.run(lambda actor: sample_on(self._mail, actor, task), weight=task.n, queued=True)
 
     async def complete(self, task: CompletionTask) -> tuple[str, str, int]:
         """Text, finish reason and length of a completion, see `RolloutWorker.complete`; raises the remote cause."""
@@ -141,6 +139,11 @@ class RolloutPool:
     async def each(self, method: str, *args: Any) -> dict[str, Any]:
         """Call a method on every worker that serves, at once; results by name."""
         return await self.fleet.each(lambda actor: getattr(actor, method).remote(*args))
+
+    async def _room(self, actor: Any) -> EngineLoad:
+        self._mail.to(actor).flush()  # the answer is of what was sent until now
+        load: EngineLoad = await actor.room.remote()
+        return load
 
     async def _refit(self, actor: Any) -> None:
         probe: Any = None
@@ -191,6 +194,7 @@ class RewardClient:
         names = list(itertools.islice(self._names, config.workers))
         self.fleet = Fleet(names, lambda name: actor.remote(*given), config.faults, self._refit)
         self._states: list[Mapping[str, Any]] = []
+        self._mail = Mail()
 
     async def ready(self) -> None:
         if self.judges is not None:
@@ -210,8 +214,8 @@ class RewardClient:
         return lacks_now(self.config, 0, 0)
 
     async def score(self, scoring: Any, evaluation: bool = False) -> Grades:
-        """The grades of the completions behind a reference to a `ScoringTask`, see `RewardWorker.score`."""
-        return await self.fleet.run(lambda actor: actor.score.remote(scoring, evaluation))
+        """The grades of a `ScoringTask`'s completions, as `RolloutPool.generate` gives it; see `RewardWorker.score`."""
+        return await self.fleet.run(lambda actor: score_on(self._mail, actor, scoring, evaluation))
 
     async def state_dict(self) -> list[dict[str, Any] | None]:
         """The states of the workers."""
@@ -227,7 +231,8 @@ class RewardClient:
             await self.fleet.each(lambda actor: actor.load_state_dict.remote(next(turn)))
 
     async def answers(self, scoring: Any, limit: int) -> tuple[str | None, ...]:
-        """Final answers, cut at `limit` characters, of the completions behind a reference to a `ScoringTask`."""
+        """Final answers, cut at `limit` characters, of a `ScoringTask`'s completions."""
+        scoring = pickle.loads(scoring) if isinstance(scoring, bytes) else scoring
         return await self.fleet.run(lambda actor: actor.answers.remote(scoring, limit))
 
     async def _refit(self, actor: Any) -> None:
@@ -238,6 +243,23 @@ class RewardClient:
     async def close(self) -> None:
         await self.fleet.stop()
         await close_actors([*self.fleet.actors, *([] if self.judges is None else [self.judges])])
+
+
+async def sample_on(mail: Mail, actor: Any, task: PromptTask) -> tuple[GroupMeta, Any, Any]:
+    """See `RolloutPool.generate`."""
+    small: SmallGroup | None = await mail.to(actor).ask(task)
+    if small is not None:
+        return small.meta, small.scoring, small.group
+    meta, scoring, group = actor.claim.options(num_returns=3).remote(task.tag, task.uid)
+    return await meta, scoring, group
+
+
+async def score_on(mail: Mail, actor: Any, scoring: Any, evaluation: bool) -> Grades:
+    """See `RewardClient.score`."""
+    small = isinstance(scoring, bytes)
+    grades = mail.to(actor).ask((scoring, evaluation)) if small else actor.score.remote(scoring, evaluation)
+    found: Grades = await grades
+    return found
 
 
 class LearnerGroup:

@@ -8,12 +8,14 @@ ScoringTask -> RewardWorker -> RewardPool or RemotePool
 from __future__ import annotations
 
 import logging
+import pickle
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rl.config.rollout import RewardConfig
+from rl.mail import Desk, Letter
 from rl.records import Grades
 from rl.reward_setup import Carried, PluginFile, carry
 
@@ -45,12 +47,25 @@ class RewardWorker:
             remote = None if judges is None else {name: RemoteJudge(judges, name) for name in mixture.judges}
             self.mixture = Mixture(mixture, pool=self.pool, plugins=config.plugins, judges=remote)
         self._told: set[str] = set()
+        self._desk = Desk(self._grade)
 
     async def ready(self) -> bool:
         return True
 
     async def ping(self) -> None:
         """Returns if the process lives; graders that hang are killed by the pool."""
+
+    async def take(self, questions: Sequence[Letter]) -> None:
+        """Begin to grade groups, see `rl.mail`; a question is a pickled `ScoringTask` and `evaluation`."""
+        self._desk.take(questions)
+
+    async def collect(self) -> list[Letter]:
+        """The grades that are there, see `rl.mail`."""
+        return await self._desk.collect()
+
+    async def _grade(self, question: tuple[bytes, bool]) -> Grades:
+        scoring, evaluation = question
+        return await self.score(pickle.loads(scoring), evaluation)
 
     async def score(self, task: Any, evaluation: bool = False) -> Grades:
         """The grades of a `ScoringTask`'s completions.

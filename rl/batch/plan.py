@@ -15,7 +15,7 @@ class GroupShare:
     """One group as a learner rank gets it."""
 
     payload: Any
-    """Ray reference to a `Group`."""
+    """A `Group`, pickled or as a Ray reference."""
     advantages: tuple[float | None, ...]
     """Per completion; None leaves the completion out."""
     uid: int

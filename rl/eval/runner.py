@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +36,7 @@ class Attempts:
     rewards: tuple[float | None, ...]
     statuses: tuple[str, ...]
     scoring: Any
-    """Ray reference to the `ScoringTask`, which holds the texts."""
+    """The `ScoringTask`, which holds the texts, as `RolloutPool.generate` gives it."""
 
     @property
     def valid(self) -> int:
@@ -73,7 +74,7 @@ async def sample(
     evaluation: bool = False,
     on_loss: Callable[[int], None] = lambda count: None,
 ) -> tuple[GroupMeta, Any, Any, Grades]:
-    """A group (its numbers, references to its texts and to its tokens) and its grades.
+    """A group (its numbers, its texts and its tokens as `RolloutPool.generate` gives them) and its grades.
 
     It is made again if the node that holds it goes before it is graded; `on_loss` gets 1 for each time.
 
@@ -172,7 +173,8 @@ async def examples(pool: RolloutPool, dataset: str, attempts: Sequence[Attempts]
     for attempt in rounds[:count]:
         shown = await pool.example(dataset, attempt.sample_id)
         try:
-            scoring = await attempt.scoring
+            small = isinstance(attempt.scoring, bytes)
+            scoring = pickle.loads(attempt.scoring) if small else await attempt.scoring
         except Exception as exc:
             if not object_lost(exc):
                 raise

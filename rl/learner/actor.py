@@ -6,6 +6,7 @@ method below but `written` and `reissue` holds collectives.
 
 from __future__ import annotations
 
+import pickle
 import socket
 import time
 from collections import defaultdict
@@ -289,14 +290,15 @@ class LearnerRank:
 
 
 def _fetch(updates: list[UpdateShare]) -> tuple[dict[int, Group], tuple[int, ...]]:
-    """The groups behind references by uid, and the uids of those that are gone."""
+    """The groups by uid, and the uids of those whose references lead nowhere any more."""
     import ray
 
     groups: dict[int, Group] = {}
     lost: list[int] = []
     for part in (part for share in updates for part in share.groups):
         try:
-            groups[part.uid] = ray.get(part.payload)
+            small = isinstance(part.payload, bytes)
+            groups[part.uid] = pickle.loads(part.payload) if small else ray.get(part.payload)
         except ray.exceptions.ObjectLostError:
             lost.append(part.uid)
     return groups, tuple(lost)

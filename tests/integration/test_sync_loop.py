@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pickle
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import ray
 import torch
 
 from rl.batch.plan import GroupShare, UpdateShare
@@ -52,14 +52,15 @@ class Pool(RolloutPool):
     """Notes every group that it hands out."""
 
     def note(self, run: Run) -> None:
-        self.run, self.uids = run, {}
+        self.run = run
+        self.uids: list[tuple[Any, int]] = []
 
     async def generate(self, task: PromptTask) -> tuple[Any, Any, Any]:
         meta, scoring, payload = await super().generate(task)
-        group = await payload
+        group = pickle.loads(payload)
         self.run.tokens[task.uid] = [rollout.token_ids.tolist() for rollout in group.rollouts]
         self.run.samples[task.uid] = task.sample_id
-        self.uids[scoring] = task.uid
+        self.uids.append((scoring, task.uid))
         return meta, scoring, payload
 
 
@@ -68,7 +69,8 @@ class Rewards(RewardClient):
 
     async def score(self, scoring: Any, evaluation: bool = False) -> Grades:
         grades = await super().score(scoring, evaluation)
-        self.pool.run.rewards[self.pool.uids[scoring]] = grades.rewards
+        uid = next(uid for known, uid in self.pool.uids if known is scoring)  # two groups may read the same
+        self.pool.run.rewards[uid] = grades.rewards
         return grades
 
 
@@ -80,7 +82,7 @@ class Learner(LearnerGroup):
     ) -> tuple[dict[str, float], Any, Any]:
         metrics, bundle, probe = await super().train(shares, record)
         ((update,),) = shares
-        self.run.trained.append([group.uid for group in ray.get([share.payload for share in update.groups])])
+        self.run.trained.append([pickle.loads(share.payload).uid for share in update.groups])
         self.run.metrics.append(dict(metrics))
         return metrics, bundle, probe
 

@@ -1,0 +1,65 @@
+"""Groups by mail from a real worker to a real grader: small ones in one piece, large ones as references."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from typing import Any
+
+import pytest
+import ray
+
+from rl.cluster import RewardClient, RolloutPool
+from rl.config.rollout import RewardConfig, RolloutConfig, SamplingConfig
+from rl.mail import Mailbox
+from rl.records import Group, GroupMeta
+from rl.rollout.worker import PromptTask
+from tests.integration.support import ENGINE, PROMPTS, Paths
+
+pytestmark = pytest.mark.timeout(900)
+
+
+async def test_small_and_large_groups_and_a_killed_worker(cluster: None, paths: Paths) -> None:
+    pool = RolloutPool(
+        RolloutConfig(engine=ENGINE, sampling=SamplingConfig(max_tokens=400)),
+        paths.random,
+        PROMPTS,
+        [paths.train],
+        "raise",
+    )
+    rewards: RewardClient | None = None
+    try:
+        await pool.ready()
+        ids, _, answer_types = await pool.catalogue(paths.train)
+        rewards = RewardClient(RewardConfig(), answer_types)
+        await rewards.ready()
+
+        def task(uid: int, n: int, max_tokens: int) -> PromptTask:
+            return PromptTask(uid, paths.train, ids[uid], n, uid, SamplingConfig(max_tokens=max_tokens))
+
+        small, large = await asyncio.gather(pool.generate(task(0, 2, 4)), pool.generate(task(1, 64, 400)))
+        assert isinstance(small[2], bytes) and isinstance(small[1], bytes)
+        assert isinstance(large[2], ray.ObjectRef) and isinstance(large[1], ray.ObjectRef)
+        _same(small[0], pickle.loads(small[2]), 2)
+        group = await large[2]
+        _same(large[0], group, 64)
+        assert group.nbytes > 64 << 10
+        for (_, scoring, _), n in ((small, 2), (large, 64)):
+            assert len((await rewards.score(scoring)).statuses) == n
+            assert len(await rewards.answers(scoring, 10)) == n
+
+        (actor,) = pool.fleet.actors
+        asked: asyncio.Task[Any] = asyncio.create_task(Mailbox(actor).ask(task(2, 64, 400)))
+        while not (await actor.load.remote()).running:
+            await asyncio.sleep(0.02)
+        ray.kill(actor)
+        with pytest.raises(ray.exceptions.RayActorError):
+            await asked
+    finally:
+        await asyncio.gather(*(part.close() for part in (pool, rewards) if part is not None))
+
+
+def _same(meta: GroupMeta, group: Group, n: int) -> None:
+    assert (group.uid, group.sample_id) == (meta.uid, meta.sample_id)
+    assert len(group.rollouts) == n
+    assert tuple(len(rollout.token_ids) for rollout in group.rollouts) == meta.lengths

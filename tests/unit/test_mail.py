@@ -1,0 +1,190 @@
+"""Questions and answers through `rl.mail`, over an actor in this process whose calls are counted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from rl.errors import EngineError
+from rl.mail import Desk, Letter, Mail, Mailbox
+
+
+class Actor:
+    """An actor in the manner of Ray, `actor.method.remote(...)`; once it is dead every call raises."""
+
+    def __init__(self, work: Callable[[Any], Awaitable[Any]]) -> None:
+        self.desk, self.calls, self.order = Desk(work), Counter[str](), list[str]()
+        self.dead: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.take, self.collect = _Method(self, "take", self._take), _Method(self, "collect", self.desk.collect)
+        self.other = _Method(self, "other", self._other)
+
+    async def _take(self, letters: list[Letter]) -> None:
+        self.desk.take(letters)
+
+    async def _other(self) -> None: ...
+
+    def die(self) -> None:
+        self.dead.set_exception(ConnectionError("the actor died"))
+        self.dead.exception()  # seen
+
+
+class _Method:
+    def __init__(self, actor: Actor, name: str, call: Callable[..., Awaitable[Any]]) -> None:
+        self._actor, self._name, self._call = actor, name, call
+
+    def remote(self, *args: Any) -> asyncio.Future[Any]:
+        self._actor.calls[self._name] += 1
+        self._actor.order.append(self._name)
+        return asyncio.ensure_future(self._run(*args))
+
+    async def _run(self, *args: Any) -> Any:
+        call = asyncio.ensure_future(self._call(*args))
+        await asyncio.wait({call, self._actor.dead}, return_when=asyncio.FIRST_COMPLETED)
+        if self._actor.dead.done():
+            call.cancel()
+            raise ConnectionError("the actor died")
+        return await call
+
+
+async def double(number: int) -> int:
+    return 2 * number
+
+
+async def settled(box: Mailbox) -> None:
+    """Until no call of the box is under way."""
+    while not box.idle:
+        await asyncio.sleep(0)
+
+
+async def test_what_is_asked_in_one_turn_goes_in_one_call() -> None:
+    actor = Actor(double)
+    box = Mailbox(actor)
+    assert await asyncio.gather(*map(box.ask, range(100))) == [2 * i for i in range(100)]
+    assert actor.calls == {"take": 1, "collect": 1}
+    assert await box.ask(7) == 14
+    assert actor.calls == {"take": 2, "collect": 2}
+    await settled(box)
+
+
+async def test_a_slow_answer_holds_no_other() -> None:
+    released = asyncio.Event()
+
+    async def work(name: str) -> str:
+        if name == "slow":
+            await released.wait()
+        return name
+
+    box = Mailbox(Actor(work))
+    slow = asyncio.ensure_future(box.ask("slow"))
+    assert [await box.ask(name) for name in ("a", "b")] == ["a", "b"]
+    assert not slow.done() and not box.idle
+    released.set()
+    assert await slow == "slow"
+
+
+async def test_work_begins_in_the_order_of_asking() -> None:
+    begun: list[int] = []
+
+    async def work(number: int) -> None:
+        begun.append(number)
+
+    box = Mailbox(Actor(work))
+    await asyncio.gather(*map(box.ask, (3, 1, 2)))
+    assert begun == [3, 1, 2]
+
+
+async def test_a_flush_goes_before_the_next_call() -> None:
+    actor = Actor(double)
+    box = Mailbox(actor)
+    asked = asyncio.ensure_future(box.ask(1))
+    await asyncio.sleep(0)  # it is written, and not sent
+    assert actor.order == []
+    box.flush()
+    await actor.other.remote()
+    assert actor.order[0] == "take" and actor.order.index("take") < actor.order.index("other")
+    assert await asked == 2 and actor.calls["take"] == 1
+
+
+async def test_a_failure_is_that_of_its_own_question() -> None:
+    async def work(number: int) -> Any:
+        if number == 1:
+            raise EngineError("no room")
+        return (lambda: 0) if number == 2 else number  # a function without a name can't be pickled
+
+    box = Mailbox(Actor(work))
+    good, raised, unpicklable, last = await asyncio.gather(*map(box.ask, range(4)), return_exceptions=True)
+    assert (good, last) == (0, 3)
+    assert isinstance(raised, EngineError) and str(raised) == "no room"
+    assert "in work" in raised.__notes__[0], "the actor's stack"
+    assert isinstance(unpicklable, Exception) and "pickle" in str(unpicklable)
+
+
+class Stubborn(Exception):
+    """One that can be pickled and not be made again."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} {second}")
+
+
+async def test_an_exception_that_cannot_travel_is_told_by_its_text() -> None:
+    async def work(number: int) -> Any:
+        raise Stubborn("a", "b")
+
+    with pytest.raises(RuntimeError, match=r"^Stubborn: a b$"):
+        await Mailbox(Actor(work)).ask(0)
+
+
+async def test_a_lost_actor_fails_all_that_is_open_and_what_is_asked_later() -> None:
+    begun = asyncio.Event()
+
+    async def work(_: int) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    actor = Actor(work)
+    box = Mailbox(actor)
+    open_ones = [asyncio.ensure_future(box.ask(i)) for i in range(3)]
+    await begun.wait()
+    actor.die()
+    for failure in await asyncio.gather(*open_ones, return_exceptions=True):
+        assert isinstance(failure, ConnectionError)
+    with pytest.raises(ConnectionError, match="the actor died"):
+        await box.ask(3)
+    await settled(box)
+
+
+async def test_an_answer_whose_caller_has_gone_is_dropped() -> None:
+    released = asyncio.Event()
+
+    async def work(number: int) -> int:
+        if number == 0:
+            await released.wait()
+        return number
+
+    actor = Actor(work)
+    box = Mailbox(actor)
+    gone = asyncio.ensure_future(box.ask(0))
+    assert await box.ask(1) == 1
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    released.set()
+    assert [await box.ask(number) for number in (2, 3)] == [2, 3]
+
+
+async def test_one_box_an_actor_and_none_for_those_that_are_idle() -> None:
+    mail, first, second = Mail(), Actor(double), Actor(double)
+    assert mail.to(first) is mail.to(first)
+    kept = mail.to(first)
+    asked = asyncio.ensure_future(kept.ask(1))
+    await asyncio.sleep(0)
+    mail.to(second)
+    assert mail.to(first) is kept, "a question is open"
+    await asked
+    await settled(kept)
+    mail.to(Actor(double))
+    assert mail.to(first) is not kept
