@@ -28,19 +28,18 @@ from typing import Any
 import ray
 
 from rl.batch.plan import UpdateShare
-from rl.cluster import sample_on, score_on
 from rl.config.rollout import FaultConfig
 from rl.config.train import TrainConfig
 from rl.data.store import OrderedPrompts
 from rl.fleet import Fleet
 from rl.ledger import Ledger
 from rl.loop import Loop
-from rl.mail import Desk, Letter, Mail
+from rl.mail import Columns, Desk, Mail, Part
 from rl.metrics.environment import environment
 from rl.metrics.tracker import Tracker
 from rl.records import Grades, GroupMeta
 from rl.rollout.engine import EngineLoad, PushTimes
-from rl.rollout.worker import PromptTask, SmallGroup
+from rl.rollout.worker import PromptTask
 
 GROUP, STALENESS = 16, 3
 CAPACITIES = (64, 1024, 16384)
@@ -75,7 +74,7 @@ GRADES = Grades(
 
 SCORING = bytes(GROUP * 300)
 TOKENS = bytes(GROUP * 100 * 8)
-"""Pickles of the sizes that 100 tokens a completion have; nobody opens them here."""
+"""As large as texts, and tokens with logprobs, of 100 tokens a completion."""
 
 
 class Worker:
@@ -83,7 +82,7 @@ class Worker:
 
     def __init__(self) -> None:
         self.version = 0
-        self.desk = Desk(self._answer)
+        self.desk = Desk(self.generate, parts=2)
 
     async def ready(self) -> None: ...
 
@@ -92,20 +91,30 @@ class Worker:
     async def set_version(self, version: int) -> None:
         self.version = version
 
-    async def generate(self, task: PromptTask) -> SmallGroup:
-        return SmallGroup(meta(task, self.version), SCORING, TOKENS)
+    async def generate(self, task: PromptTask) -> tuple[GroupMeta, bytes, bytes]:
+        return meta(task, self.version), SCORING, TOKENS
 
     async def score(self, scoring: Any, evaluation: bool = False) -> Any:
         return GRADES
 
-    async def take(self, questions: list[Letter]) -> None:
+    async def take(self, questions: list[Any]) -> None:
         self.desk.take(questions)
 
-    async def collect(self) -> list[Letter]:
+    async def collect(self) -> Any:
         return await self.desk.collect()
 
-    async def _answer(self, question: Any) -> Any:
-        return await (self.generate(question) if isinstance(question, PromptTask) else self.score(*question))
+
+class Grader(Worker):
+    """The worker that grades."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.desk, self.columns = Desk(self._grade), Columns()
+
+    async def _grade(self, question: tuple[Part, bool]) -> Any:
+        scoring, evaluation = question
+        assert len(await self.columns.fetch(scoring)) == len(SCORING)
+        return await self.score(scoring, evaluation)
 
 
 class Local:
@@ -119,8 +128,7 @@ class Local:
     async def start(self) -> None: ...
 
     async def generate(self, task: PromptTask) -> Any:
-        made = await self.worker.generate(task)
-        return made.meta, made.scoring, made.group
+        return await self.worker.generate(task)
 
     async def score(self, scoring: Any, evaluation: bool = False) -> Any:
         self.scored += 1
@@ -137,25 +145,28 @@ class Remote(Local):
     """Workers as Ray actors behind fleets, as in `rl.cluster`."""
 
     def __init__(self, workers: int) -> None:
-        actor = ray.remote(Worker).options(num_cpus=0, max_concurrency=4096)
-        faults, self.mail = FaultConfig(), Mail()
+        actors = {
+            kind: ray.remote(each).options(num_cpus=0, max_concurrency=4096)  # type: ignore[call-overload]
+            for kind, each in (("rollout", Worker), ("reward", Grader))
+        }
+        faults, self.mail = FaultConfig(), (Mail(parts=2), Mail())
 
         async def refit(_: Any) -> None: ...
 
         self.rollout, self.rewards = (
-            Fleet([f"{kind}-{i}" for i in range(workers)], lambda name: actor.remote(), faults, refit)
-            for kind in ("rollout", "reward")
+            Fleet([f"{kind}-{i}" for i in range(workers)], lambda name, actor=actor: actor.remote(), faults, refit)
+            for kind, actor in actors.items()
         )
 
     async def start(self) -> None:
         await asyncio.gather(self.rollout.start(), self.rewards.start())
 
     async def generate(self, task: PromptTask) -> Any:
-        return await self.rollout.run(lambda actor: sample_on(self.mail, actor, task), weight=task.n)
+        return await self.rollout.run(lambda actor: self.mail[0].to(actor).ask(task), weight=task.n)
 
     async def score(self, scoring: Any, evaluation: bool = False) -> Any:
         self.scored += 1
-        return await self.rewards.run(lambda actor: score_on(self.mail, actor, scoring, evaluation))
+        return await self.rewards.run(lambda actor: self.mail[1].to(actor).ask((scoring, evaluation)))
 
     async def push(self, version: int) -> list[Any]:
         await self.rollout.each(lambda actor: actor.set_version.remote(version))

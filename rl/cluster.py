@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import pickle
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -33,7 +32,7 @@ from rl.rollout.endpoint import EndpointPool
 from rl.rollout.engine import EngineLoad, PushTimes
 from rl.rollout.engines import engine_environment
 from rl.rollout.questions import CompletionTask
-from rl.rollout.worker import PromptTask, RolloutWorker, SmallGroup
+from rl.rollout.worker import PromptTask, RolloutWorker
 from rl.watch import watching
 
 _ACTOR_CONCURRENCY = 4096
@@ -74,7 +73,7 @@ class RolloutPool:
             self._refit,
             room=self._room,
         )
-        self._mail = Mail()
+        self._mail = Mail(parts=2)
         self._weights: Any = None
         self._probe: tuple[list[PromptTask], Any] | None = None
 
@@ -105,8 +104,8 @@ class RolloutPool:
         return await self.fleet.run(lambda actor: actor.tasks.remote(dataset, column))
 
     async def generate(self, task: PromptTask) -> tuple[GroupMeta, Any, Any]:
-        """`GroupMeta`, `ScoringTask` and `Group`; the latter two pickled, or as references where they are large."""
-        return await self.fleet.run(lambda actor: sample_on(self._mail, actor, task), weight=task.n, queued=True)
+        """(`GroupMeta`, `Part` that is a `ScoringTask`, `Part` that is a `Group`)."""
+        return await self.fleet.run(lambda actor: self._mail.to(actor).ask(task), weight=task.n, queued=True)
 
     async def complete(self, task: CompletionTask) -> tuple[str, str, int]:
         """Text, finish reason and length of a completion, see `RolloutWorker.complete`; raises the remote cause."""
@@ -214,8 +213,8 @@ class RewardClient:
         return lacks_now(self.config, 0, 0)
 
     async def score(self, scoring: Any, evaluation: bool = False) -> Grades:
-        """The grades of a `ScoringTask`'s completions, as `RolloutPool.generate` gives it; see `RewardWorker.score`."""
-        return await self.fleet.run(lambda actor: score_on(self._mail, actor, scoring, evaluation))
+        """The grades of the completions of a `ScoringTask` or of the `Part` that is one, see `RewardWorker.score`."""
+        return await self.fleet.run(lambda actor: self._mail.to(actor).ask((scoring, evaluation)))
 
     async def state_dict(self) -> list[dict[str, Any] | None]:
         """The states of the workers."""
@@ -231,8 +230,7 @@ class RewardClient:
             await self.fleet.each(lambda actor: actor.load_state_dict.remote(next(turn)))
 
     async def answers(self, scoring: Any, limit: int) -> tuple[str | None, ...]:
-        """Final answers, cut at `limit` characters, of a `ScoringTask`'s completions."""
-        scoring = pickle.loads(scoring) if isinstance(scoring, bytes) else scoring
+        """Final answers, cut at `limit` characters, of the completions of a `ScoringTask` or of its `Part`."""
         return await self.fleet.run(lambda actor: actor.answers.remote(scoring, limit))
 
     async def _refit(self, actor: Any) -> None:
@@ -243,23 +241,6 @@ class RewardClient:
     async def close(self) -> None:
         await self.fleet.stop()
         await close_actors([*self.fleet.actors, *([] if self.judges is None else [self.judges])])
-
-
-async def sample_on(mail: Mail, actor: Any, task: PromptTask) -> tuple[GroupMeta, Any, Any]:
-    """See `RolloutPool.generate`."""
-    small: SmallGroup | None = await mail.to(actor).ask(task)
-    if small is not None:
-        return small.meta, small.scoring, small.group
-    meta, scoring, group = actor.claim.options(num_returns=3).remote(task.tag, task.uid)
-    return await meta, scoring, group
-
-
-async def score_on(mail: Mail, actor: Any, scoring: Any, evaluation: bool) -> Grades:
-    """See `RewardClient.score`."""
-    small = isinstance(scoring, bytes)
-    grades = mail.to(actor).ask((scoring, evaluation)) if small else actor.score.remote(scoring, evaluation)
-    found: Grades = await grades
-    return found
 
 
 class LearnerGroup:

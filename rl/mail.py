@@ -8,7 +8,9 @@ brings back whatever has been answered: the more there is to do, the more each c
     ask(question) -------- take([...]) ------> work(question), each in a task of its own
     its answer <---------- collect() --------- all that are done
 
-An answer is pickled by itself, so that one that can't be is the failure of its own question and no other's.
+What an answer says to the caller is pickled by itself, so that one that can't be is the failure of its own question
+and no other's. What it holds for others, its parts, comes as objects that the caller owns and does not read: all first
+parts of a call are one object, all second parts another, and a `Part` says where in it one is.
 """
 
 from __future__ import annotations
@@ -18,56 +20,99 @@ import itertools
 import pickle
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-Letter = tuple[int, bytes]
-"""A question or an answer, pickled, and the question's number."""
 _NUMBERS = itertools.count()
+_COLUMNS = 16
+"""Columns that stay in hand: as many as answers of one actor come in before the first one's parts are all asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of an answer."""
+
+    column: Any
+    """Reference to a list with the parts of many answers."""
+    row: int
+
+    async def fetched(self) -> Any:
+        """
+        Raises:
+            ray.exceptions.ObjectLostError: it is gone with the node that held it.
+        """
+        return (await self.column)[self.row]
+
+
+class Columns:
+    """Fetches parts, of the columns that were asked for last without another look at the object."""
+
+    def __init__(self) -> None:
+        self._lately: dict[Any, asyncio.Future[Any]] = {}
+
+    async def fetch(self, part: Part) -> Any:
+        """See `Part.fetched`."""
+        column = self._lately.pop(part.column, None) or asyncio.ensure_future(_awaited(part.column))
+        self._lately[part.column] = column
+        if len(self._lately) > _COLUMNS:
+            del self._lately[next(iter(self._lately))]
+        return (await asyncio.shield(column))[part.row]
+
+
+async def _awaited(reference: Awaitable[Any]) -> Any:
+    return await reference
 
 
 class Desk:
     """The actor's end. The actor passes its methods `take` and `collect` on to this. One event loop, no threads.
 
     Args:
-        work: answers one question.
+        work: answers one question; with `parts` it returns so many after what the caller is told.
     """
 
-    def __init__(self, work: Callable[[Any], Awaitable[Any]]) -> None:
-        self._work = work
-        self._done: list[Letter] = []
+    def __init__(self, work: Callable[[Any], Awaitable[Any]], parts: int = 0) -> None:
+        self._work, self._parts = work, parts
+        self._done: list[tuple[int, bytes, tuple[Any, ...]]] = []
         self._some = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def take(self, questions: Sequence[Letter]) -> None:
-        """Begin to work at these, in their order."""
+    def take(self, questions: Sequence[tuple[int, Any]]) -> None:
+        """Begin to work at these, each with its number, in their order."""
         for number, question in questions:
             task = asyncio.create_task(self._answer(number, question))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def collect(self) -> list[Letter]:
-        """What was answered since the last call, once there is something."""
+    async def collect(self) -> Any:
+        """What was answered since the last call, once there is something: (number, pickle) each; and a list a part."""
         await self._some.wait()
         self._some.clear()
         done, self._done = self._done, []
-        return done
+        letters = [(number, sealed) for number, sealed, _ in done]
+        if not self._parts:
+            return letters
+        return letters, *([parts[i] if parts else None for *_, parts in done] for i in range(self._parts))
 
-    async def _answer(self, number: int, question: bytes) -> None:
+    async def _answer(self, number: int, question: Any) -> None:
+        parts: tuple[Any, ...] = ()
         try:
-            sealed = pickle.dumps((True, await self._work(pickle.loads(question))), pickle.HIGHEST_PROTOCOL)
+            answer = await self._work(question)
+            if self._parts:
+                answer, *parts = answer
+            sealed = pickle.dumps((True, answer), pickle.HIGHEST_PROTOCOL)
         except Exception as exc:
-            sealed = _failure(exc)
-        self._done.append((number, sealed))
+            sealed, parts = _failure(exc), ()
+        self._done.append((number, sealed, parts))
         self._some.set()
 
 
 class Mailbox:
     """The caller's end for one actor. One event loop, no threads."""
 
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
+    def __init__(self, actor: Any, parts: int = 0) -> None:
+        self._actor, self._parts = actor, parts
         self._open: dict[int, asyncio.Future[Any]] = {}
-        self._out: list[Letter] = []
+        self._out: list[tuple[int, Any]] = []
         self._collector: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -77,7 +122,7 @@ class Mailbox:
         return not self._open and (self._collector is None or self._collector.done())
 
     async def ask(self, question: Any) -> Any:
-        """The actor's answer.
+        """The actor's answer; of a desk with parts what it says, and each `Part`.
 
         Raises:
             Exception: what the work at the question raised, without Ray's wrapper; or what Ray raises of a lost actor.
@@ -86,7 +131,7 @@ class Mailbox:
         answer = self._open[number] = loop.create_future()
         if not self._out:
             loop.call_soon(self.flush)
-        self._out.append((number, pickle.dumps(question, pickle.HIGHEST_PROTOCOL)))
+        self._out.append((number, question))
         try:
             return await answer
         finally:
@@ -109,12 +154,20 @@ class Mailbox:
     async def _collect(self) -> None:
         try:
             while self._open:
-                for number, sealed in await self._actor.collect.remote():
+                letters, *columns = self._call()
+                for row, (number, sealed) in enumerate(await letters):
                     answer = self._open.pop(number, None)
                     if answer is not None and not answer.done():  # else its caller has gone away
-                        _settle(answer, sealed)
+                        _settle(answer, sealed, [Part(column, row) for column in columns])
         except Exception as exc:
             self._lost(exc)
+
+    def _call(self) -> Sequence[Any]:
+        """References to what a call of `collect` returns."""
+        if not self._parts:
+            return (self._actor.collect.remote(),)
+        found: Sequence[Any] = self._actor.collect.options(num_returns=1 + self._parts).remote()
+        return found
 
     def _lost(self, exc: BaseException) -> None:
         while self._open:
@@ -130,26 +183,27 @@ class Mailbox:
 
 
 class Mail:
-    """The mailboxes of a fleet's actors."""
+    """The mailboxes of a fleet's actors, whose desks have `parts`."""
 
-    def __init__(self) -> None:
+    def __init__(self, parts: int = 0) -> None:
+        self._parts = parts
         self._boxes: dict[Any, Mailbox] = {}
 
     def to(self, actor: Any) -> Mailbox:
         """The mailbox of an actor; it is made at the first call."""
         if actor not in self._boxes:
             self._boxes = {other: box for other, box in self._boxes.items() if not box.idle}  # some are gone for good
-            self._boxes[actor] = Mailbox(actor)
+            self._boxes[actor] = Mailbox(actor, self._parts)
         return self._boxes[actor]
 
 
-def _settle(answer: asyncio.Future[Any], sealed: bytes) -> None:
+def _settle(answer: asyncio.Future[Any], sealed: bytes, parts: Sequence[Part]) -> None:
     try:
         well, value = pickle.loads(sealed)
     except Exception as exc:
         well, value = False, exc
     if well:
-        answer.set_result(value)
+        answer.set_result((value, *parts) if parts else value)
     else:
         answer.set_exception(value)
 

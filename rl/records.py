@@ -96,12 +96,6 @@ class Group:
     """sha256 of each image's shape and pixels, taken where the engine was fed."""
     rollouts: tuple[Rollout, ...]
 
-    @property
-    def nbytes(self) -> int:
-        """Of the arrays."""
-        arrays = (self.prompt_ids, *self.images, *(part for r in self.rollouts for part in (r.token_ids, r.logprobs)))
-        return sum(array.nbytes for array in arrays)
-
 
 @dataclass(frozen=True, slots=True)
 class GroupMeta:
@@ -157,7 +151,7 @@ class ScoredGroup:
 
     meta: GroupMeta
     payload: Any
-    """A `Group` as the learner gets it: pickled, or a Ray reference to a large one."""
+    """`rl.mail.Part` that is a `Group`."""
     rewards: tuple[float | None, ...]
     """To train on: those of the grades, and None also for completions that a filter has masked out."""
     grades: Grades

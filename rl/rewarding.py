@@ -8,14 +8,13 @@ ScoringTask -> RewardWorker -> RewardPool or RemotePool
 from __future__ import annotations
 
 import logging
-import pickle
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rl.config.rollout import RewardConfig
-from rl.mail import Desk, Letter
+from rl.mail import Columns, Desk, Part
 from rl.records import Grades
 from rl.reward_setup import Carried, PluginFile, carry
 
@@ -47,7 +46,7 @@ class RewardWorker:
             remote = None if judges is None else {name: RemoteJudge(judges, name) for name in mixture.judges}
             self.mixture = Mixture(mixture, pool=self.pool, plugins=config.plugins, judges=remote)
         self._told: set[str] = set()
-        self._desk = Desk(self._grade)
+        self._desk, self._columns = Desk(self._grade), Columns()
 
     async def ready(self) -> bool:
         return True
@@ -55,17 +54,17 @@ class RewardWorker:
     async def ping(self) -> None:
         """Returns if the process lives; graders that hang are killed by the pool."""
 
-    async def take(self, questions: Sequence[Letter]) -> None:
-        """Begin to grade groups, see `rl.mail`; a question is a pickled `ScoringTask` and `evaluation`."""
+    async def take(self, questions: Sequence[tuple[int, tuple[Any, bool]]]) -> None:
+        """Begin to `score` these, see `rl.mail`: each a `ScoringTask`, or the `Part` that is one, and `evaluation`."""
         self._desk.take(questions)
 
-    async def collect(self) -> list[Letter]:
+    async def collect(self) -> Any:
         """The grades that are there, see `rl.mail`."""
         return await self._desk.collect()
 
-    async def _grade(self, question: tuple[bytes, bool]) -> Grades:
+    async def _grade(self, question: tuple[Any, bool]) -> Grades:
         scoring, evaluation = question
-        return await self.score(pickle.loads(scoring), evaluation)
+        return await self.score(await self._opened(scoring), evaluation)
 
     async def score(self, task: Any, evaluation: bool = False) -> Grades:
         """The grades of a `ScoringTask`'s completions.
@@ -104,10 +103,14 @@ class RewardWorker:
 
     async def answers(self, task: Any, limit: int) -> tuple[str | None, ...]:
         """The final answers of a `ScoringTask`'s completions, cut at `limit` characters; None where there is none."""
+        task = await self._opened(task)
         from rewards.extract import final_answer
 
         found = (final_answer(text) for text in task.texts)
         return tuple(None if answer is None else answer[:limit] for answer in found)
+
+    async def _opened(self, scoring: Any) -> Any:
+        return await self._columns.fetch(scoring) if isinstance(scoring, Part) else scoring
 
     async def close(self) -> None:
         if self.mixture is not None:

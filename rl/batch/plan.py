@@ -15,7 +15,7 @@ class GroupShare:
     """One group as a learner rank gets it."""
 
     payload: Any
-    """A `Group`, pickled or as a Ray reference."""
+    """`rl.mail.Part` that is a `Group`."""
     advantages: tuple[float | None, ...]
     """Per completion; None leaves the completion out."""
     uid: int

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +35,7 @@ class Attempts:
     rewards: tuple[float | None, ...]
     statuses: tuple[str, ...]
     scoring: Any
-    """The `ScoringTask`, which holds the texts, as `RolloutPool.generate` gives it."""
+    """`rl.mail.Part` that is the `ScoringTask`, which holds the texts."""
 
     @property
     def valid(self) -> int:
@@ -74,7 +73,7 @@ async def sample(
     evaluation: bool = False,
     on_loss: Callable[[int], None] = lambda count: None,
 ) -> tuple[GroupMeta, Any, Any, Grades]:
-    """A group (its numbers, its texts and its tokens as `RolloutPool.generate` gives them) and its grades.
+    """A group (its numbers, where its texts and its tokens are) and its grades.
 
     It is made again if the node that holds it goes before it is graded; `on_loss` gets 1 for each time.
 
@@ -173,8 +172,7 @@ async def examples(pool: RolloutPool, dataset: str, attempts: Sequence[Attempts]
     for attempt in rounds[:count]:
         shown = await pool.example(dataset, attempt.sample_id)
         try:
-            small = isinstance(attempt.scoring, bytes)
-            scoring = pickle.loads(attempt.scoring) if small else await attempt.scoring
+            scoring = await attempt.scoring.fetched()
         except Exception as exc:
             if not object_lost(exc):
                 raise

@@ -6,11 +6,10 @@ method below but `written` and `reissue` holds collectives.
 
 from __future__ import annotations
 
-import pickle
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -290,17 +289,24 @@ class LearnerRank:
 
 
 def _fetch(updates: list[UpdateShare]) -> tuple[dict[int, Group], tuple[int, ...]]:
-    """The groups by uid, and the uids of those whose references lead nowhere any more."""
+    """The groups behind references by uid, and the uids of those that are gone."""
     import ray
 
     groups: dict[int, Group] = {}
     lost: list[int] = []
+    columns: dict[Any, Sequence[Group] | None] = {}
     for part in (part for share in updates for part in share.groups):
-        try:
-            small = isinstance(part.payload, bytes)
-            groups[part.uid] = pickle.loads(part.payload) if small else ray.get(part.payload)
-        except ray.exceptions.ObjectLostError:
+        column = part.payload.column
+        if column not in columns:
+            try:
+                columns[column] = ray.get(column)
+            except ray.exceptions.ObjectLostError:
+                columns[column] = None
+        found = columns[column]
+        if found is None:
             lost.append(part.uid)
+        else:
+            groups[part.uid] = found[part.payload.row]
     return groups, tuple(lost)
 
 

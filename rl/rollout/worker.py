@@ -10,7 +10,6 @@ import asyncio
 import base64
 import logging
 import math
-import pickle
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,7 +25,7 @@ from rl.config.sync import SyncConfig
 from rl.data.formats import OnBad
 from rl.data.store import DatasetNames, SampleStore
 from rl.errors import EngineError, ImageLossError, RLError, first_lines
-from rl.mail import Desk, Letter
+from rl.mail import Desk
 from rl.models.encoder import EncodedPrompt, PromptEncoder
 from rl.records import Group, GroupMeta, Rollout, Sample
 from rl.rollout.engine import Engine, EngineLoad, GenerateRequest, PushTimes
@@ -41,8 +40,6 @@ _LOOK_S = 0.02
 """How often a full queue is looked at: in the worker, where a look costs microseconds."""
 _ENCODED_PROMPTS = 1024
 """Prompts kept encoded; their decoded images are most of the memory."""
-_SMALL = 64 << 10
-"""Bytes of a group up to which it travels with others; a larger one stays in the store of this node."""
 NOT_FOR_GRADERS = ("options", "solution", "avg_reward", "tokens")
 """Columns that have a field of their own, or that no grader reads."""
 
@@ -62,17 +59,6 @@ class PromptTask:
     """Sets the requests of different callers apart."""
     checks: FilterConfig | None = None
     """Text checks to make on the completions."""
-
-
-@dataclass(frozen=True, slots=True)
-class SmallGroup:
-    """A group that travels to the driver in one piece; the driver passes the pickled parts on and opens neither."""
-
-    meta: GroupMeta
-    scoring: bytes
-    """A `ScoringTask`."""
-    group: bytes
-    """A `Group`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +109,7 @@ class RolloutWorker:
             named = f"{name} can't start: {type(exc).__name__}: {first_lines(exc)}"
             self._failure = exc if isinstance(exc, RLError) else EngineError(named)
         self._encoded: dict[tuple[str, str], EncodedPrompt] = {}
-        self._desk = Desk(self._sample)
-        self._large: dict[tuple[str, int], tuple[GroupMeta, ScoringTask, Group]] = {}
+        self._desk = Desk(self.generate, parts=2)
         self._probes: list[tuple[EncodedPrompt, np.ndarray]] = []
 
     async def ready(self) -> str:
@@ -192,24 +177,13 @@ class RolloutWorker:
         group = Group(task.uid, task.sample_id, generated.prompt_ids, prompt.images, prompt.digests, rollouts)
         return meta, scoring, group
 
-    async def take(self, tasks: Sequence[Letter]) -> None:
-        """Begin to sample groups, see `rl.mail`; each answer is a `SmallGroup`, or None for one to `claim`."""
+    async def take(self, tasks: Sequence[tuple[int, PromptTask]]) -> None:
+        """Begin to `generate` these, see `rl.mail`: the driver is told the numbers, the rest are parts."""
         self._desk.take(tasks)
 
-    async def collect(self) -> list[Letter]:
-        """The answers that are there, see `rl.mail`."""
+    async def collect(self) -> Any:
+        """The groups that are done, see `rl.mail`."""
         return await self._desk.collect()
-
-    async def claim(self, tag: str, uid: int) -> tuple[GroupMeta, ScoringTask, Group]:
-        """What `generate` returned for a group too large to travel with others."""
-        return self._large.pop((tag, uid))
-
-    async def _sample(self, task: PromptTask) -> SmallGroup | None:
-        meta, scoring, group = found = await self.generate(task)
-        if group.nbytes + sum(map(len, scoring.texts)) > _SMALL:
-            self._large[task.tag, task.uid] = found
-            return None
-        return SmallGroup(meta, pickle.dumps(scoring), pickle.dumps(group))
 
     async def complete(self, task: CompletionTask) -> tuple[str, str, int]:
         """Text, finish reason and length of one completion of a question that is in no dataset."""

@@ -1,4 +1,4 @@
-"""Run by `test_nodes.py`: objects on a node that dies, as a call's argument and as a learner rank fetches them."""
+"""Run by `test_nodes.py`: parts on a node that dies, as a grader and as a learner rank fetches them."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ import ray
 from rl.batch.plan import GroupShare, UpdateShare
 from rl.failures import object_lost
 from rl.learner.actor import _fetch
+from rl.mail import Part
 
 
 class Holder:
-    def make(self) -> tuple[int, np.ndarray]:
-        return 1, np.zeros(1 << 20, np.uint8)
+    def make(self) -> tuple[int, list[np.ndarray]]:
+        return 1, [np.zeros(1 << 20, np.uint8)]
 
     def close(self) -> None: ...
 
 
 class Reader:
-    def size(self, array: np.ndarray) -> int:
-        return array.size
+    async def size(self, part: Part) -> int:
+        return (await part.fetched()).size
 
-    def fetch(self, parts: list[UpdateShare]) -> tuple[list[int], list[int]]:
-        groups, lost = _fetch(parts)
+    async def fetch(self, parts: list[UpdateShare]) -> tuple[list[int], list[int]]:
+        groups, lost = await asyncio.to_thread(_fetch, parts)  # as in the learner, whose calls run in threads
         return sorted(groups), list(lost)
 
 
@@ -39,16 +40,16 @@ async def main() -> None:
     holder, reader = make["holder"].remote(), make["reader"].remote()
     small, large = holder.make.options(num_returns=2).remote()
     await small
-    safe = ray.put(np.zeros(1 << 20, np.uint8))
-    assert await reader.size.remote(safe) == 1 << 20
+    safe = ray.put([np.zeros(1 << 20, np.uint8)])
+    assert await reader.size.remote(Part(safe, 0)) == 1 << 20
     print("held", flush=True)
     sys.stdin.readline()
     try:
-        await reader.size.remote(large)
+        await reader.size.remote(Part(large, 0))
         argument = False
     except Exception as exc:
         argument = object_lost(exc)
-    parts = [UpdateShare((GroupShare(large, (), 0), GroupShare(safe, (), 1)), 1)]
+    parts = [UpdateShare((GroupShare(Part(large, 0), (), 0), GroupShare(Part(safe, 0), (), 1)), 1)]
     fetched, lost = await reader.fetch.remote(parts)
     print(json.dumps({"argument": argument, "fetched": fetched, "lost": lost}))
 

@@ -1,9 +1,8 @@
-"""Groups by mail from a real worker to a real grader: small ones in one piece, large ones as references."""
+"""Groups by mail from a real worker to a real grader, small and large, and from a worker that is killed."""
 
 from __future__ import annotations
 
 import asyncio
-import pickle
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ import ray
 
 from rl.cluster import RewardClient, RolloutPool
 from rl.config.rollout import RewardConfig, RolloutConfig, SamplingConfig
-from rl.mail import Mailbox
+from rl.mail import Mailbox, Part
 from rl.records import Group, GroupMeta
 from rl.rollout.worker import PromptTask
 from tests.integration.support import ENGINE, PROMPTS, Paths
@@ -19,7 +18,7 @@ from tests.integration.support import ENGINE, PROMPTS, Paths
 pytestmark = pytest.mark.timeout(900)
 
 
-async def test_small_and_large_groups_and_a_killed_worker(cluster: None, paths: Paths) -> None:
+async def test_groups_arrive_whole_and_a_killed_worker_is_noticed(cluster: None, paths: Paths) -> None:
     pool = RolloutPool(
         RolloutConfig(engine=ENGINE, sampling=SamplingConfig(max_tokens=400)),
         paths.random,
@@ -37,19 +36,15 @@ async def test_small_and_large_groups_and_a_killed_worker(cluster: None, paths: 
         def task(uid: int, n: int, max_tokens: int) -> PromptTask:
             return PromptTask(uid, paths.train, ids[uid], n, uid, SamplingConfig(max_tokens=max_tokens))
 
-        small, large = await asyncio.gather(pool.generate(task(0, 2, 4)), pool.generate(task(1, 64, 400)))
-        assert isinstance(small[2], bytes) and isinstance(small[1], bytes)
-        assert isinstance(large[2], ray.ObjectRef) and isinstance(large[1], ray.ObjectRef)
-        _same(small[0], pickle.loads(small[2]), 2)
-        group = await large[2]
-        _same(large[0], group, 64)
-        assert group.nbytes > 64 << 10
-        for (_, scoring, _), n in ((small, 2), (large, 64)):
+        groups = await asyncio.gather(pool.generate(task(0, 2, 4)), pool.generate(task(1, 64, 400)))
+        for (meta, scoring, payload), n in zip(groups, (2, 64), strict=True):
+            assert isinstance(payload, Part) and isinstance(payload.column, ray.ObjectRef)
+            _same(meta, await payload.fetched(), n)
             assert len((await rewards.score(scoring)).statuses) == n
             assert len(await rewards.answers(scoring, 10)) == n
 
         (actor,) = pool.fleet.actors
-        asked: asyncio.Task[Any] = asyncio.create_task(Mailbox(actor).ask(task(2, 64, 400)))
+        asked: asyncio.Task[Any] = asyncio.create_task(Mailbox(actor, parts=2).ask(task(2, 64, 400)))
         while not (await actor.load.remote()).running:
             await asyncio.sleep(0.02)
         ray.kill(actor)

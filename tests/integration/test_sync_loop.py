@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import pickle
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -52,15 +51,14 @@ class Pool(RolloutPool):
     """Notes every group that it hands out."""
 
     def note(self, run: Run) -> None:
-        self.run = run
-        self.uids: list[tuple[Any, int]] = []
+        self.run, self.uids = run, {}
 
     async def generate(self, task: PromptTask) -> tuple[Any, Any, Any]:
         meta, scoring, payload = await super().generate(task)
-        group = pickle.loads(payload)
+        group = await payload.fetched()
         self.run.tokens[task.uid] = [rollout.token_ids.tolist() for rollout in group.rollouts]
         self.run.samples[task.uid] = task.sample_id
-        self.uids.append((scoring, task.uid))
+        self.uids[scoring] = task.uid
         return meta, scoring, payload
 
 
@@ -69,8 +67,7 @@ class Rewards(RewardClient):
 
     async def score(self, scoring: Any, evaluation: bool = False) -> Grades:
         grades = await super().score(scoring, evaluation)
-        uid = next(uid for known, uid in self.pool.uids if known is scoring)  # two groups may read the same
-        self.pool.run.rewards[uid] = grades.rewards
+        self.pool.run.rewards[self.pool.uids[scoring]] = grades.rewards
         return grades
 
 
@@ -82,7 +79,7 @@ class Learner(LearnerGroup):
     ) -> tuple[dict[str, float], Any, Any]:
         metrics, bundle, probe = await super().train(shares, record)
         ((update,),) = shares
-        self.run.trained.append([pickle.loads(share.payload).uid for share in update.groups])
+        self.run.trained.append([(await share.payload.fetched()).uid for share in update.groups])
         self.run.metrics.append(dict(metrics))
         return metrics, bundle, probe
 

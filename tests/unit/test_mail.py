@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 
 from rl.errors import EngineError
-from rl.mail import Desk, Letter, Mail, Mailbox
+from rl.mail import Columns, Desk, Mail, Mailbox, Part
 
 
 class Actor:
     """An actor in the manner of Ray, `actor.method.remote(...)`; once it is dead every call raises."""
 
-    def __init__(self, work: Callable[[Any], Awaitable[Any]]) -> None:
-        self.desk, self.calls, self.order = Desk(work), Counter[str](), list[str]()
+    def __init__(self, work: Callable[[Any], Awaitable[Any]], parts: int = 0) -> None:
+        self.desk, self.calls, self.order = Desk(work, parts), Counter[str](), list[str]()
         self.dead: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.take, self.collect = _Method(self, "take", self._take), _Method(self, "collect", self.desk.collect)
         self.other = _Method(self, "other", self._other)
 
-    async def _take(self, letters: list[Letter]) -> None:
+    async def _take(self, letters: list[tuple[int, Any]]) -> None:
         self.desk.take(letters)
 
     async def _other(self) -> None: ...
@@ -36,6 +36,9 @@ class _Method:
     def __init__(self, actor: Actor, name: str, call: Callable[..., Awaitable[Any]]) -> None:
         self._actor, self._name, self._call = actor, name, call
 
+    def options(self, num_returns: int) -> _Columns:
+        return _Columns(self, num_returns)
+
     def remote(self, *args: Any) -> asyncio.Future[Any]:
         self._actor.calls[self._name] += 1
         self._actor.order.append(self._name)
@@ -48,6 +51,20 @@ class _Method:
             call.cancel()
             raise ConnectionError("the actor died")
         return await call
+
+
+class _Columns:
+    """A method of several results: a future for each, which fails if the method does."""
+
+    def __init__(self, method: _Method, count: int) -> None:
+        self._method, self._count = method, count
+
+    def remote(self) -> list[asyncio.Future[Any]]:
+        whole = self._method.remote()
+        return [asyncio.ensure_future(self._one(whole, i)) for i in range(self._count)]
+
+    async def _one(self, whole: asyncio.Future[Any], i: int) -> Any:
+        return (await whole)[i]
 
 
 async def double(number: int) -> int:
@@ -188,3 +205,49 @@ async def test_one_box_an_actor_and_none_for_those_that_are_idle() -> None:
     await settled(kept)
     mail.to(Actor(double))
     assert mail.to(first) is not kept
+
+
+async def test_parts_come_as_rows_of_one_column_each() -> None:
+    async def work(number: int) -> tuple[str, list[int], bytes]:
+        if number == 1:
+            raise EngineError("not this one")
+        return f"number {number}", [number] * 3, bytes(number)
+
+    box = Mailbox(Actor(work, parts=2), parts=2)
+    first, failed, third = await asyncio.gather(*map(box.ask, range(3)), return_exceptions=True)
+    assert isinstance(failed, EngineError)
+    assert first[0] == "number 0" and third[0] == "number 2"
+    assert third[1].column is first[1].column and (first[1].row, third[1].row) == (0, 2)
+    assert [await part.fetched() for part in (*first[1:], *third[1:])] == [[0] * 3, b"", [2] * 3, b"\0\0"]
+
+
+class Counted:
+    """A reference to a list that counts how often it is looked up."""
+
+    def __init__(self, values: list[Any] | Exception) -> None:
+        self.values, self.looks = values, 0
+
+    def __await__(self) -> Any:
+        self.looks += 1
+        yield from asyncio.sleep(0).__await__()
+        if isinstance(self.values, Exception):
+            raise self.values
+        return self.values
+
+
+async def test_a_column_is_looked_up_once_however_many_ask_for_its_rows() -> None:
+    columns, first = Columns(), Counted(["a", "b", "c"])
+    assert await asyncio.gather(*(columns.fetch(Part(first, row)) for row in (2, 0, 1))) == ["c", "a", "b"]
+    assert first.looks == 1
+    others = [Counted([i]) for i in range(16)]
+    for i, other in enumerate(others):
+        assert await columns.fetch(Part(other, 0)) == i
+    assert await columns.fetch(Part(first, 1)) == "b" and first.looks == 2, "sixteen are kept"
+    assert await columns.fetch(Part(others[-1], 0)) == 15 and others[-1].looks == 1
+
+
+async def test_a_lost_column_is_an_error_for_each_of_its_rows() -> None:
+    columns, lost = Columns(), Counted(ConnectionError("gone with its node"))
+    for row in range(2):
+        with pytest.raises(ConnectionError, match="gone with its node"):
+            await columns.fetch(Part(lost, row))
