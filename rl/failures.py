@@ -9,7 +9,16 @@ from typing import Any
 
 import ray
 
-from rl.errors import ActorLostError, DataError, EndpointUnavailable, EngineDeadError, EngineError, first_lines
+from rl.errors import (
+    ActorLostError,
+    DataError,
+    EndpointUnavailable,
+    EngineDeadError,
+    EngineError,
+    FetchError,
+    SyncError,
+    first_lines,
+)
 from rl.watch import at
 
 _DEATH_S = 10.0
@@ -63,6 +72,20 @@ def object_lost(exc: BaseException) -> bool:
     return isinstance(exc, ray.exceptions.ObjectLostError) or isinstance(
         describe_failure(exc), ray.exceptions.ObjectLostError
     )
+
+
+def lost_actor(exc: BaseException) -> BaseException | None:
+    """The cause if the actor that was called can serve nothing more, else None."""
+    cause = describe_failure(exc)
+    return cause if isinstance(cause, EngineDeadError | SyncError | FetchError) else None
+
+
+def lost_answer(exc: BaseException) -> BaseException | None:
+    """The cause if an actor's answer is gone with its node, so that the actor is, too; else None.
+
+    Only of a call whose arguments lie on nodes that a run can't lose: one that is gone looks the same.
+    """
+    return EngineDeadError(f"its node died with its answer: {first_line(exc)}") if object_lost(exc) else None
 
 
 def failed_prompt(exc: BaseException) -> BaseException | None:

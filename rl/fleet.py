@@ -22,8 +22,8 @@ from typing import Any
 import ray
 
 from rl.config.rollout import FaultConfig
-from rl.errors import ActorLostError, ConfigError, EngineDeadError, EngineError, FetchError, StarvationError, SyncError
-from rl.failures import describe_failure, first_line
+from rl.errors import ActorLostError, ConfigError, EngineDeadError, EngineError, StarvationError, SyncError
+from rl.failures import describe_failure, first_line, lost_actor, lost_answer
 from rl.members import Change, Member
 from rl.nodes import CLOSE_S
 from rl.rollout.engine import EngineLoad
@@ -101,7 +101,7 @@ class Fleet:
                 with at(member.name):
                     result = await call(actor)
             except Exception as exc:
-                cause = _lost(exc)
+                cause = lost_actor(exc)
                 if cause is None:
                     raise
                 last = cause
@@ -130,7 +130,7 @@ class Fleet:
             for (member, actor), result in zip(asked, results, strict=True):
                 if not isinstance(result, BaseException):
                     answers[member.name] = result
-                elif (cause := _lost(result)) is not None:
+                elif (cause := lost_actor(result) or lost_answer(result)) is not None:
                     self._replace(member, actor, cause)
                 else:
                     raise result
@@ -261,7 +261,7 @@ class Fleet:
             with waiting("room", member.name):
                 await self._measure(member)
         except Exception as exc:
-            cause = _lost(exc)
+            cause = lost_actor(exc)
             if cause is None:
                 return await self._end(describe_failure(exc))
             self._replace(member, actor, cause)
@@ -391,9 +391,3 @@ async def _ready(name: str, actor: Any) -> None:
         ready.result()
     finally:
         ready.cancel()
-
-
-def _lost(exc: BaseException) -> BaseException | None:
-    """The cause if the member can serve nothing more, else None."""
-    cause = describe_failure(exc)
-    return cause if isinstance(cause, EngineDeadError | SyncError | FetchError) else None

@@ -140,16 +140,21 @@ class Mailbox:
     def flush(self) -> None:
         """Send what was asked so far: a call made after this reaches the actor after it."""
         letters, self._out = self._out, []
-        if letters:
-            self._task(self._send(self._actor.take.remote(letters)))
-            if self._collector is None or self._collector.done():
-                self._collector = self._task(self._collect())
+        if not letters:
+            return
+        try:
+            taken = self._actor.take.remote(letters)
+        except Exception as exc:  # a question that can't be sent
+            return self._fail([number for number, _ in letters], exc)
+        self._task(self._sent(taken, [number for number, _ in letters]))
+        if self._collector is None or self._collector.done():
+            self._collector = self._task(self._collect())
 
-    async def _send(self, taken: Awaitable[None]) -> None:
+    async def _sent(self, taken: Awaitable[None], numbers: Sequence[int]) -> None:
         try:
             await taken
         except Exception as exc:
-            self._lost(exc)
+            self._fail(numbers, exc)
 
     async def _collect(self) -> None:
         try:
@@ -160,7 +165,7 @@ class Mailbox:
                     if answer is not None and not answer.done():  # else its caller has gone away
                         _settle(answer, sealed, [Part(column, row) for column in columns])
         except Exception as exc:
-            self._lost(exc)
+            self._fail(list(self._open), exc)
 
     def _call(self) -> Sequence[Any]:
         """References to what a call of `collect` returns."""
@@ -169,10 +174,10 @@ class Mailbox:
         found: Sequence[Any] = self._actor.collect.options(num_returns=1 + self._parts).remote()
         return found
 
-    def _lost(self, exc: BaseException) -> None:
-        while self._open:
-            _, answer = self._open.popitem()
-            if not answer.done():
+    def _fail(self, numbers: Sequence[int], exc: BaseException) -> None:
+        for number in numbers:
+            answer = self._open.pop(number, None)
+            if answer is not None and not answer.done():
                 answer.set_exception(exc)
 
     def _task(self, work: Any) -> asyncio.Task[None]:

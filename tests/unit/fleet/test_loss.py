@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 import pytest
+import ray
 
 from rl.errors import DataError, EngineDeadError, EngineError, SyncError
 from tests.unit.fleet.crew import Crew, Worker, until
@@ -120,6 +121,17 @@ async def test_each_leaves_out_who_is_lost_and_asks_somebody(crew):
         for answer in worker.calls:
             answer.set_result(8)
     assert set((await answers).values()) == {8}
+
+
+async def test_each_leaves_out_whose_answer_is_gone_with_its_node(crew):
+    """Long lists of busy intervals are objects in the store of the member's node."""
+    team = await crew(2)
+    answers = asyncio.ensure_future(team.fleet.each(lambda worker: worker.work.remote()))
+    await until(lambda: all(worker.calls for worker in team.made))
+    team.made[0].calls[0].set_exception(ray.exceptions.ObjectLostError("00" * 28, b"", ""))
+    team.made[1].calls[0].set_result(7)
+    assert await answers == {"w1": 7}
+    await until(lambda: team.fleet.replaced == 1)
 
 
 async def test_a_member_that_dies_over_and_over_is_given_up_and_the_others_go_on(crew, caplog):
