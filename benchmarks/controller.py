@@ -98,7 +98,7 @@ class Worker:
         return GRADES
 
     async def take(self, questions: list[Any]) -> None:
-        self.desk.take(questions)
+        await self.desk.take(questions)
 
     async def collect(self) -> Any:
         return await self.desk.collect()

@@ -137,10 +137,10 @@ class RolloutPool:
 
     async def each(self, method: str, *args: Any) -> dict[str, Any]:
         """Call a method on every worker that serves, at once; results by name."""
-        return await self.fleet.each(lambda actor: getattr(actor, method).remote(*args))
+        return await self.fleet.each(lambda actor: getattr(actor, method).remote(*args), bare=not args)
 
     async def _room(self, actor: Any) -> EngineLoad:
-        self._mail.to(actor).flush()  # the answer is of what was sent until now
+        await self._mail.to(actor).begun()  # so that the load counts what was asked until now
         load: EngineLoad = await actor.room.remote()
         return load
 
@@ -218,7 +218,7 @@ class RewardClient:
 
     async def state_dict(self) -> list[dict[str, Any] | None]:
         """The states of the workers."""
-        states = await self.fleet.each(lambda actor: actor.state_dict.remote())
+        states = await self.fleet.each(lambda actor: actor.state_dict.remote(), bare=True)
         self._states = [state for state in states.values() if state is not None]
         return list(states.values())
 

@@ -81,10 +81,7 @@ def lost_actor(exc: BaseException) -> BaseException | None:
 
 
 def lost_answer(exc: BaseException) -> BaseException | None:
-    """The cause if an actor's answer is gone with its node, so that the actor is, too; else None.
-
-    Only of a call whose arguments lie on nodes that a run can't lose: one that is gone looks the same.
-    """
+    """The cause if the answer to a call without arguments is gone with the actor's node, else None."""
     return EngineDeadError(f"its node died with its answer: {first_line(exc)}") if object_lost(exc) else None
 
 

@@ -116,13 +116,16 @@ class Fleet:
                     member.idle.set()
         raise EngineError(f"{_ATTEMPTS} workers were lost with it, perhaps through it; the last: {first_line(last)}")
 
-    async def each(self, call: Callable[[Any], Awaitable[Any]]) -> dict[str, Any]:
+    async def each(self, call: Callable[[Any], Awaitable[Any]], bare: bool = False) -> dict[str, Any]:
         """Results of `call(actor)` by name, from every member that serves; of at least one.
 
         Members that are lost on the way are left out, as are those that are being replaced: `refit` sees to them.
+
+        Args:
+            bare: nothing is handed to the call; so an object that is gone is an answer, and its member is, too.
         """
         while True:
-            await self._least_loaded()
+            await self._accepting()
             asked = [(member, member.actor) for member in self.members if member.serving]
             calls = (_ask(member.name, call, actor) for member, actor in asked)
             results = await asyncio.gather(*calls, return_exceptions=True)
@@ -130,7 +133,7 @@ class Fleet:
             for (member, actor), result in zip(asked, results, strict=True):
                 if not isinstance(result, BaseException):
                     answers[member.name] = result
-                elif (cause := lost_actor(result) or lost_answer(result)) is not None:
+                elif (cause := lost_actor(result) or (lost_answer(result) if bare else None)) is not None:
                     self._replace(member, actor, cause)
                 else:
                     raise result
@@ -207,21 +210,20 @@ class Fleet:
 
     # ---- turns ----------------------------------------------------------------------------------------------------
 
-    async def _least_loaded(self) -> Member:
+    async def _accepting(self) -> list[Member]:
+        """The members that accept calls, at least one."""
         while True:
             if self._fatal is not None:
                 raise self._fatal
-            accepting = [member for member in self.members if member.accepts]
-            if accepting:
-                return min(accepting, key=lambda member: member.load)
+            if accepting := [member for member in self.members if member.accepts]:
+                return accepting
             async with self._changed:
                 await self._changed.wait_for(lambda: self._fatal or any(member.accepts for member in self.members))
 
     async def _turn(self, weight: int, queued: bool) -> Member:
         """A member to call, with `weight` added to its load; if `queued` one with room, in order of asking."""
         if not queued:
-            member = await self._least_loaded()
-            member.load += weight
+            (member := _least_loaded(await self._accepting())).give(weight)
             return member
         if self._fatal is not None:
             raise self._fatal
@@ -245,8 +247,8 @@ class Fleet:
                 break
             self._held.popleft()
             if not turn.done():  # else its caller has gone away
-                member = min(roomy, key=lambda member: member.load)
-                member.load += weight
+                member = _least_loaded(roomy)
+                member.give(weight)
                 member.queue.sent(weight)
                 turn.set_result(member)
         if self._held:
@@ -371,6 +373,11 @@ class Fleet:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _least_loaded(members: Sequence[Member]) -> Member:
+    """Of equal loads the one that waits longest: one that nobody calls would never show that it is well again."""
+    return min(members, key=lambda member: (member.load, member.called))
 
 
 async def _ask(name: str, call: Callable[[Any], Awaitable[Any]], actor: Any) -> Any:

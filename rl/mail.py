@@ -10,22 +10,27 @@ brings back whatever has been answered: the more there is to do, the more each c
 
 What an answer says to the caller is pickled by itself, so that one that can't be is the failure of its own question
 and no other's. What it holds for others, its parts, comes as objects that the caller owns and does not read: all first
-parts of a call are one object, all second parts another, and a `Part` says where in it one is.
+parts of a call are one object, all second parts another, and a `Part` says where in it one is. Parts that Ray can't
+store fail whatever was asked.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import pickle
 import traceback
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 _NUMBERS = itertools.count()
+_ROWS = 64
+"""Answers that one call brings at most: a column lives as long as any of its rows is needed."""
 _COLUMNS = 16
-"""Columns that stay in hand: as many as answers of one actor come in before the first one's parts are all asked for."""
+"""Columns that stay in hand: the rows of one are asked for within a short time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +53,20 @@ class Columns:
     """Fetches parts, of the columns that were asked for last without another look at the object."""
 
     def __init__(self) -> None:
-        self._lately: dict[Any, asyncio.Future[Any]] = {}
+        self._recent: dict[Any, asyncio.Future[Any]] = {}
 
     async def fetch(self, part: Part) -> Any:
         """See `Part.fetched`."""
-        column = self._lately.pop(part.column, None) or asyncio.ensure_future(_awaited(part.column))
-        self._lately[part.column] = column
-        if len(self._lately) > _COLUMNS:
-            del self._lately[next(iter(self._lately))]
-        return (await asyncio.shield(column))[part.row]
+        column = self._recent.pop(part.column, None) or asyncio.ensure_future(_awaited(part.column))
+        self._recent[part.column] = column
+        if len(self._recent) > _COLUMNS:
+            del self._recent[next(iter(self._recent))]
+        try:
+            return (await asyncio.shield(column))[part.row]
+        except Exception:
+            if self._recent.get(part.column) is column:
+                del self._recent[part.column]
+            raise
 
 
 async def _awaited(reference: Awaitable[Any]) -> Any:
@@ -72,49 +82,51 @@ class Desk:
 
     def __init__(self, work: Callable[[Any], Awaitable[Any]], parts: int = 0) -> None:
         self._work, self._parts = work, parts
-        self._done: list[tuple[int, bytes, tuple[Any, ...]]] = []
-        self._some = asyncio.Event()
+        self._done: deque[tuple[int, bytes, Sequence[Any]]] = deque()
+        self._ready = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def take(self, questions: Sequence[tuple[int, Any]]) -> None:
-        """Begin to work at these, each with its number, in their order."""
+    async def take(self, questions: Sequence[tuple[int, Any]]) -> None:
+        """Begin to work at these, each with its number, in their order; returns when all have begun."""
         for number, question in questions:
             task = asyncio.create_task(self._answer(number, question))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+        await asyncio.sleep(0)
 
     async def collect(self) -> Any:
         """What was answered since the last call, once there is something: (number, pickle) each; and a list a part."""
-        await self._some.wait()
-        self._some.clear()
-        done, self._done = self._done, []
+        await self._ready.wait()
+        done = [self._done.popleft() for _ in range(min(_ROWS, len(self._done)))]
+        if not self._done:
+            self._ready.clear()
         letters = [(number, sealed) for number, sealed, _ in done]
         if not self._parts:
             return letters
         return letters, *([parts[i] if parts else None for *_, parts in done] for i in range(self._parts))
 
     async def _answer(self, number: int, question: Any) -> None:
-        parts: tuple[Any, ...] = ()
+        parts: Sequence[Any] = ()
         try:
             answer = await self._work(question)
             if self._parts:
                 answer, *parts = answer
             sealed = pickle.dumps((True, answer), pickle.HIGHEST_PROTOCOL)
-        except Exception as exc:
+        except BaseException as exc:  # a cancelled task, a panic of Rust code: nobody else would answer the question
             sealed, parts = _failure(exc), ()
         self._done.append((number, sealed, parts))
-        self._some.set()
+        self._ready.set()
 
 
 class Mailbox:
-    """The caller's end for one actor. One event loop, no threads."""
+    """The caller's end for one actor, and the only one that asks it: answers go to whoever collects. One event loop."""
 
     def __init__(self, actor: Any, parts: int = 0) -> None:
         self._actor, self._parts = actor, parts
         self._open: dict[int, asyncio.Future[Any]] = {}
         self._out: list[tuple[int, Any]] = []
         self._collector: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._sending: set[asyncio.Task[None]] = set()
 
     @property
     def idle(self) -> bool:
@@ -130,25 +142,35 @@ class Mailbox:
         loop, number = asyncio.get_running_loop(), next(_NUMBERS)
         answer = self._open[number] = loop.create_future()
         if not self._out:
-            loop.call_soon(self.flush)
+            loop.call_soon(self._flush)
         self._out.append((number, question))
         try:
             return await answer
         finally:
             self._open.pop(number, None)
 
-    def flush(self) -> None:
-        """Send what was asked so far: a call made after this reaches the actor after it."""
-        letters, self._out = self._out, []
+    async def begun(self) -> None:
+        """Returns when the work at all that was asked so far has begun."""
+        self._flush()
+        if self._sending:
+            await asyncio.wait(set(self._sending))
+
+    def _flush(self) -> None:
+        letters, self._out = [letter for letter in self._out if self._waits(letter[0])], []
         if not letters:
             return
         try:
             taken = self._actor.take.remote(letters)
         except Exception as exc:  # a question that can't be sent
             return self._fail([number for number, _ in letters], exc)
-        self._task(self._sent(taken, [number for number, _ in letters]))
+        self._sending.add(sending := asyncio.create_task(self._sent(taken, [number for number, _ in letters])))
+        sending.add_done_callback(self._sending.discard)
         if self._collector is None or self._collector.done():
-            self._collector = self._task(self._collect())
+            self._collector = asyncio.create_task(self._collect())
+
+    def _waits(self, number: int) -> bool:
+        answer = self._open.get(number)
+        return answer is not None and not answer.done()  # else its caller has gone away
 
     async def _sent(self, taken: Awaitable[None], numbers: Sequence[int]) -> None:
         try:
@@ -161,9 +183,8 @@ class Mailbox:
             while self._open:
                 letters, *columns = self._call()
                 for row, (number, sealed) in enumerate(await letters):
-                    answer = self._open.pop(number, None)
-                    if answer is not None and not answer.done():  # else its caller has gone away
-                        _settle(answer, sealed, [Part(column, row) for column in columns])
+                    if self._waits(number):
+                        _settle(self._open.pop(number), sealed, [Part(column, row) for column in columns])
         except Exception as exc:
             self._fail(list(self._open), exc)
 
@@ -176,15 +197,8 @@ class Mailbox:
 
     def _fail(self, numbers: Sequence[int], exc: BaseException) -> None:
         for number in numbers:
-            answer = self._open.pop(number, None)
-            if answer is not None and not answer.done():
-                answer.set_exception(exc)
-
-    def _task(self, work: Any) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+            if self._waits(number):
+                self._open.pop(number).set_exception(exc)
 
 
 class Mail:
@@ -202,23 +216,30 @@ class Mail:
         return self._boxes[actor]
 
 
+def _failure(exc: BaseException) -> bytes:
+    """The exception, if it can travel, and its text and stack apart from it.
+
+    The exception itself stays as it is: several questions may have failed by the same one.
+    """
+    text, stack = f"{type(exc).__name__}: {exc}", "".join(traceback.format_exception(exc))
+    try:
+        itself = pickle.dumps(exc if isinstance(exc, Exception) else None, pickle.HIGHEST_PROTOCOL)
+    except Exception:
+        itself = pickle.dumps(None)
+    return pickle.dumps((False, (itself, text, stack)), pickle.HIGHEST_PROTOCOL)
+
+
 def _settle(answer: asyncio.Future[Any], sealed: bytes, parts: Sequence[Part]) -> None:
     try:
         well, value = pickle.loads(sealed)
     except Exception as exc:
-        well, value = False, exc
+        return answer.set_exception(exc)
     if well:
-        answer.set_result((value, *parts) if parts else value)
-    else:
-        answer.set_exception(value)
-
-
-def _failure(exc: Exception) -> bytes:
-    """An exception with the actor's stack as a note; its text alone where it can't travel itself."""
-    exc.add_note("".join(traceback.format_exception(exc)))
-    try:
-        sealed = pickle.dumps((False, exc), pickle.HIGHEST_PROTOCOL)
-        pickle.loads(sealed)
-    except Exception:
-        return pickle.dumps((False, RuntimeError(f"{type(exc).__name__}: {exc}")), pickle.HIGHEST_PROTOCOL)
-    return sealed
+        return answer.set_result((value, *parts) if parts else value)
+    itself, text, stack = value
+    failure = None
+    with contextlib.suppress(Exception):  # it can't be made again here: the text stands for it
+        failure = pickle.loads(itself)
+    failure = failure or RuntimeError(text)
+    failure.add_note(stack)
+    answer.set_exception(failure)

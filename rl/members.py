@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rl.rollout.engine import EngineLoad
 
+_CALLS = itertools.count(1)
 State = Literal["starting", "serving", "draining", "down", "given up"]
 
 
@@ -68,6 +70,8 @@ class Member:
     given_up: bool = False
     load: int = 0
     """Weights of the calls that it has in hand."""
+    called: int = 0
+    """Number of the last call that it got, among the calls of all members."""
     deaths: int = 0
     """In a row, without a finished call in between."""
     idle: asyncio.Event = field(default_factory=asyncio.Event)
@@ -77,6 +81,11 @@ class Member:
     """A report of its engine is under way."""
     fresh: bool = False
     """It has not served yet."""
+
+    def give(self, weight: int) -> None:
+        """Add a call to what it has in hand."""
+        self.load += weight
+        self.called = next(_CALLS)
 
     @property
     def accepts(self) -> bool:

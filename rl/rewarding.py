@@ -7,13 +7,15 @@ ScoringTask -> RewardWorker -> RewardPool or RemotePool
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rl.config.rollout import RewardConfig
+from rl.errors import ActorLostError, first_lines
 from rl.mail import Columns, Desk, Part
 from rl.records import Grades
 from rl.reward_setup import Carried, PluginFile, carry
@@ -56,7 +58,7 @@ class RewardWorker:
 
     async def take(self, questions: Sequence[tuple[int, tuple[Any, bool]]]) -> None:
         """Begin to `score` these, see `rl.mail`: each a `ScoringTask`, or the `Part` that is one, and `evaluation`."""
-        self._desk.take(questions)
+        await self._desk.take(questions)
 
     async def collect(self) -> Any:
         """The grades that are there, see `rl.mail`."""
@@ -149,14 +151,27 @@ class RemoteJudge:
         self._worker, self._name = worker, name
 
     async def ascore_many(self, requests: Iterable[Request]) -> list[RewardResult]:
-        found: list[RewardResult] = await self._worker.score.remote(self._name, list(requests))
+        with _judges_there():
+            found: list[RewardResult] = await self._worker.score.remote(self._name, list(requests))
         return found
 
     def score_many(self, requests: Iterable[Request]) -> list[RewardResult]:
         import ray
 
-        found: list[RewardResult] = ray.get(self._worker.score.remote(self._name, list(requests)))
+        with _judges_there():
+            found: list[RewardResult] = ray.get(self._worker.score.remote(self._name, list(requests)))
         return found
+
+
+@contextlib.contextmanager
+def _judges_there() -> Iterator[None]:
+    """A lost worker of the judges ends the run; by Ray's own error it would be taken for the one that asked."""
+    import ray
+
+    try:
+        yield
+    except ray.exceptions.RayActorError as exc:
+        raise ActorLostError(f"the worker of the judges is gone: {first_lines(exc, lines=1)}") from exc
 
 
 def grades_of(results: Sequence[RewardResult], mixed: bool) -> Grades:

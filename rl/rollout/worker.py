@@ -179,7 +179,7 @@ class RolloutWorker:
 
     async def take(self, tasks: Sequence[tuple[int, PromptTask]]) -> None:
         """Begin to `generate` these, see `rl.mail`: the driver is told the numbers, the rest are parts."""
-        self._desk.take(tasks)
+        await self._desk.take(tasks)
 
     async def collect(self) -> Any:
         """The groups that are done, see `rl.mail`."""

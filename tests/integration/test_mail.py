@@ -43,7 +43,7 @@ async def test_groups_arrive_whole_and_a_killed_worker_is_noticed(cluster: None,
             assert len((await rewards.score(scoring)).statuses) == n
             assert len(await rewards.answers(scoring, 10)) == n
 
-        (actor,) = pool.fleet.actors
+        (actor,) = pool.fleet.actors  # whose mailbox of the pool is idle now
         asked: asyncio.Task[Any] = asyncio.create_task(Mailbox(actor, parts=2).ask(task(2, 64, 400)))
         while not (await actor.load.remote()).running:
             await asyncio.sleep(0.02)

@@ -123,15 +123,37 @@ async def test_each_leaves_out_who_is_lost_and_asks_somebody(crew):
     assert set((await answers).values()) == {8}
 
 
+async def test_one_call_at_a_time_goes_to_each_member_in_turn(crew):
+    """So that one that died and is well again shows it, and is not given up when it dies once more."""
+    team = await crew(3)
+    for number in range(6):
+        answer = asyncio.ensure_future(team.fleet.run(lambda worker: worker.work.remote()))
+        worker = team.made[number % 3]
+        await until(lambda worker=worker, number=number: len(worker.calls) == number // 3 + 1)
+        worker.calls[-1].set_result(number)
+        assert await answer == number
+
+
 async def test_each_leaves_out_whose_answer_is_gone_with_its_node(crew):
     """Long lists of busy intervals are objects in the store of the member's node."""
     team = await crew(2)
-    answers = asyncio.ensure_future(team.fleet.each(lambda worker: worker.work.remote()))
+    answers = asyncio.ensure_future(team.fleet.each(lambda worker: worker.work.remote(), bare=True))
     await until(lambda: all(worker.calls for worker in team.made))
     team.made[0].calls[0].set_exception(ray.exceptions.ObjectLostError("00" * 28, b"", ""))
     team.made[1].calls[0].set_result(7)
     assert await answers == {"w1": 7}
     await until(lambda: team.fleet.replaced == 1)
+
+
+async def test_each_raises_that_what_it_handed_out_is_gone(crew):
+    team = await crew(2)
+    answers = asyncio.ensure_future(team.fleet.each(lambda worker: worker.work.remote()))
+    await until(lambda: all(worker.calls for worker in team.made))
+    for worker in team.made:
+        worker.calls[0].set_exception(ray.exceptions.ObjectLostError("00" * 28, b"", ""))
+    with pytest.raises(ray.exceptions.ObjectLostError):
+        await answers
+    assert team.fleet.replaced == 0
 
 
 async def test_a_member_that_dies_over_and_over_is_given_up_and_the_others_go_on(crew, caplog):
