@@ -31,7 +31,8 @@ def test_a_run_survives_whatever_dies(cluster: None, paths: Paths, tmp_path: Pat
     faults = [*KINDS, *rng.choices(KINDS, k=max(0, FAULTS - len(KINDS)))][:FAULTS]
     # A policy that stays as it is: over hundreds of steps it would get too good, or too bad, to leave a group to train.
     changes = {"algo__max_staleness": 2, "rollout__workers": 2, "rewards__workers": 2, "learner__optimizer__lr": 1e-6}
-    limits = {"ping_every_s": 0.5, "hang_s": 10, "restarts": 3}
+    # The next fault comes within a step of the last repair: a worker may often die before its first call is done.
+    limits = {"ping_every_s": 0.5, "hang_s": 10, "restarts": 12}
     config = train_config(
         paths, tmp_path / "run", steps=MANY, **changes, rollout__faults=limits, rewards__faults=limits
     )
