@@ -1,8 +1,8 @@
 """Many small calls to an actor in few remote ones.
 
 A remote call costs caller and actor a third of a millisecond of processor time or more, each, whatever it carries. Here
-the questions of one turn of the caller's event loop go in one call, and one call at a time waits at the actor and
-brings back whatever has been answered: the more there is to do, the more each call carries.
+one call at a time takes questions to the actor, all that have come up since the one before, and one at a time waits
+there and brings back whatever has been answered: the more there is to do, the more each call carries.
 
     Mailbox, at the caller                     Desk, in the actor
     ask(question) -------- take([...]) ------> work(question), each in a task of its own
@@ -126,7 +126,7 @@ class Mailbox:
         self._open: dict[int, asyncio.Future[Any]] = {}
         self._out: list[tuple[int, Any]] = []
         self._collector: asyncio.Task[None] | None = None
-        self._sending: set[asyncio.Task[None]] = set()
+        self._sending: asyncio.Task[None] | None = None
 
     @property
     def idle(self) -> bool:
@@ -151,20 +151,23 @@ class Mailbox:
 
     async def begun(self) -> None:
         """Returns when the work at all that was asked so far has begun."""
-        self._flush()
-        if self._sending:
-            await asyncio.wait(set(self._sending))
+        for _ in range(2):  # for the call under way, and for the one that takes what has come up meanwhile
+            self._flush()
+            if self._sending is not None:
+                await asyncio.wait({self._sending})
 
     def _flush(self) -> None:
+        if self._sending is not None:
+            return  # `_sent` comes back
         letters, self._out = [letter for letter in self._out if self._waits(letter[0])], []
         if not letters:
             return
+        numbers = [number for number, _ in letters]
         try:
             taken = self._actor.take.remote(letters)
         except Exception as exc:  # a question that can't be sent
-            return self._fail([number for number, _ in letters], exc)
-        self._sending.add(sending := asyncio.create_task(self._sent(taken, [number for number, _ in letters])))
-        sending.add_done_callback(self._sending.discard)
+            return self._fail(numbers, exc)
+        self._sending = asyncio.create_task(self._sent(taken, numbers))
         if self._collector is None or self._collector.done():
             self._collector = asyncio.create_task(self._collect())
 
@@ -177,6 +180,8 @@ class Mailbox:
             await taken
         except Exception as exc:
             self._fail(numbers, exc)
+        self._sending = None
+        self._flush()
 
     async def _collect(self) -> None:
         try:

@@ -134,6 +134,31 @@ async def test_begun_returns_when_the_work_at_all_that_was_asked_has_begun() -> 
         one.cancel()
 
 
+async def test_what_comes_up_while_a_call_is_under_way_goes_in_the_next() -> None:
+    actor = Actor(double)
+    box, entered, released = Mailbox(actor), asyncio.Event(), asyncio.Event()
+    take = actor.desk.take
+
+    async def held(letters: list[tuple[int, Any]]) -> None:
+        entered.set()
+        await released.wait()
+        await take(letters)
+
+    actor.take = _Method(actor, "take", held)
+    asked = [asyncio.ensure_future(box.ask(0))]
+    await entered.wait()
+    for number in (1, 2):
+        asked.append(asyncio.ensure_future(box.ask(number)))
+        await asyncio.sleep(0)
+    begun = asyncio.ensure_future(box.begun())
+    await asyncio.sleep(0)
+    assert actor.calls["take"] == 1 and not begun.done()
+    released.set()
+    await begun
+    assert actor.calls["take"] == 2
+    assert await asyncio.gather(*asked) == [0, 2, 4]
+
+
 async def test_what_nobody_waits_for_any_more_is_not_sent() -> None:
     actor = Actor(double)
     box = Mailbox(actor)
