@@ -57,7 +57,7 @@ class Columns:
 
     async def fetch(self, part: Part) -> Any:
         """See `Part.fetched`."""
-        column = self._recent.pop(part.column, None) or asyncio.ensure_future(_awaited(part.column))
+        column = self._recent.pop(part.column, None) or asyncio.ensure_future(part.column)
         self._recent[part.column] = column
         if len(self._recent) > _COLUMNS:
             del self._recent[next(iter(self._recent))]
@@ -67,10 +67,6 @@ class Columns:
             if self._recent.get(part.column) is column:
                 del self._recent[part.column]
             raise
-
-
-async def _awaited(reference: Awaitable[Any]) -> Any:
-    return await reference
 
 
 class Desk:
