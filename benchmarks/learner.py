@@ -182,6 +182,7 @@ def ours(folder: Path, settings: list[str]) -> dict[str, Any]:
     from rl.batch.plan import GroupShare, UpdateShare
     from rl.learner.actor import LearnerRank
     from rl.learner.ranks import free_port
+    from rl.mail import Part
 
     steps = json.loads((folder / "steps.json").read_text())
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
@@ -189,10 +190,9 @@ def ours(folder: Path, settings: list[str]) -> dict[str, Any]:
     rank.start("127.0.0.1", free_port())
     meter, padding, norms = Meter(), [], []
     for step in steps:
+        column = ray.put([to_group(uid, group) for uid, group in enumerate(step)])
         groups = tuple(
-            GroupShare(
-                ray.put(to_group(uid, group)), tuple(np.array(group["rewards"]) - np.mean(group["rewards"])), uid
-            )
+            GroupShare(Part(column, uid), tuple(np.array(group["rewards"]) - np.mean(group["rewards"])), uid)
             for uid, group in enumerate(step)
         )
         meter.start()

@@ -13,6 +13,7 @@ import torch
 from rl.batch.plan import plan_updates
 from rl.cluster import LearnerGroup
 from rl.config.train import TrainConfig
+from rl.mail import Part
 from rl.models.encoder import EncodedPrompt
 from rl.records import Group, GroupMeta, ScoredGroup
 from rl.rollout.vllm_engine import VllmEngine
@@ -36,11 +37,11 @@ async def sample_groups(engine: VllmEngine, prompts: list[EncodedPrompt]) -> lis
     scored = []
     for uid, made in enumerate(await asyncio.gather(*map(engine.generate, requests))):
         prompt = prompts[uid + 1]
-        payload = ray.put(Group(uid, "x", made.prompt_ids, prompt.images, prompt.digests, made.rollouts))
+        group = Group(uid, "x", made.prompt_ids, prompt.images, prompt.digests, made.rollouts)
         lengths = tuple(len(rollout.token_ids) for rollout in made.rollouts)
         meta = GroupMeta(uid, "x", "x", lengths, len(made.prompt_ids), ("stop",) * SIZE, 0, 0, "test", 0.0, 0.0)
         rewards = tuple(rng.random(SIZE))
-        scored.append(ScoredGroup(meta, payload, rewards, plain_grades(rewards)))
+        scored.append(ScoredGroup(meta, Part(ray.put([group]), 0), rewards, plain_grades(rewards)))
     return scored
 
 
@@ -55,7 +56,7 @@ async def two_steps(
     metrics, probes = [], []
     try:
         await learner.start()
-        await learner.set_probe(await asyncio.gather(*(group.payload for group in groups[:4])))
+        await learner.set_probe(await asyncio.gather(*(group.payload.fetched() for group in groups[:4])))
         for step in range(STEPS):
             part = slice(step * half, (step + 1) * half)
             shares = plan_updates(groups[part], advantages[part], config.learner.ranks, config.algo.updates_per_step)

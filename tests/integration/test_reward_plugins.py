@@ -9,6 +9,7 @@ import ray
 
 from rl.cluster import RewardClient
 from rl.config.rollout import RewardConfig
+from rl.mail import Part
 from rl.rollout.worker import ScoringTask
 
 BACKWARDS = """
@@ -32,7 +33,7 @@ async def test_a_plugin_file_grades_in_an_actor(cluster: None, tmp_path: Path, m
         await client.ready()
         texts = ("<answer>cba</answer>", "<answer>abc</answer>")
         task = ScoringTask(texts, ("abc",), "backwards", "normal", "Backwards?", None)
-        grades = await client.score(ray.put(task))
+        grades = await client.score(Part(ray.put([task]), 0))
         assert (grades.rewards, grades.statuses) == ((1.0, 0.0), ("ok", "ok"))
     finally:
         await client.close()
