@@ -1,8 +1,9 @@
 """How long do rollouts stand still for new weights, and how close does a push come to a plain copy of them?
 
 A push, as training makes it: `WeightSync.publish` in this process (pack and sum, send), then on every engine at once
-fetch (and verify) while it generates, and apply while it is paused. Every engine is a real vLLM in an actor of its own
-with a long request running. Beside each push the same bytes are copied in memory, once and by one process.
+fetch (and verify) while it generates, and apply while it is paused. Every engine is a real vLLM in an actor of its own,
+with a long request running or at rest: an engine that decodes reads all weights for each token, from the same memory.
+Beside each push the same bytes are copied in memory, once and by one process.
 
     publish -> fetch -> [pause: apply] -> generation goes on
     |<- deliver --->|
@@ -14,7 +15,7 @@ that are known to be right. `pause_s` is the engine's own, `gap_s` the longest t
 step around a push. Times of several engines are those of the slowest. With fewer processors than engines and learner
 they share them.
 
-    python benchmarks/push.py [--sizes tiny 135m] [--engines 1 2 4] [--transports shm gloo] [--pushes 5]
+    python benchmarks/push.py [--sizes tiny 135m] [--engines 1 2 4] [--transports shm gloo] [--load busy idle]
 
 `nccl` needs a GPU per process and is measured where it is asked for by name. The last line printed is JSON.
 """
@@ -47,6 +48,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "135m": dict(zip("hilakv", (576, 1536, 30, 9, 3, 49152), strict=True)),  # the shape of SmolLM2-135M
 }
 DTYPES = ("float32", "bfloat16")
+LOADS = ("busy", "idle")
 ROUNDS_OF_MEMCPY = 5
 PARTS = ("pack_s", "send_s", "publish_s", "fetch_s", "delivery_s", "apply_s", "pause_s", "gap_s", "critical_s")
 
@@ -58,6 +60,9 @@ def main() -> None:
     parser.add_argument("--engines", nargs="+", type=int, default=[1, 2, 4])
     parser.add_argument("--transports", nargs="+", default=["object_store", "shm", "gloo", "disk"])
     parser.add_argument("--kv-cache", choices=["recompute", "keep"], default="recompute")
+    parser.add_argument(
+        "--load", nargs="+", choices=LOADS, default=list(LOADS), help="engines generate, or are at rest"
+    )
     parser.add_argument("--pushes", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1, help="of the learner's copies and of each engine")
     parser.add_argument("--cpu-memory-gib", type=float, default=16, help="leave out what would need more")
@@ -116,10 +121,16 @@ class EngineActor:
 
     def __init__(self, model: str, engine: EngineConfig, sync: SyncConfig) -> None:
         self.engine, self.receiver = VllmEngine(model, engine), WeightReceiver(sync)
-        self._count = 0
+        self._count, self._busy = 0, False
 
-    async def ready(self) -> None:
-        self._running = asyncio.create_task(self._generate())
+    async def ready(self, load: str) -> None:
+        """Let the engine generate from here on, or come to rest."""
+        if self._busy and load == "idle":
+            self._running.cancel()
+            await self.engine.abort(f"r{self._count}")
+        elif load == "busy" and not self._busy:
+            self._running = asyncio.create_task(self._generate())
+        self._busy = load == "busy"
 
     async def update(self, ticket: Ticket) -> dict[str, float]:
         self.engine.drain_busy()
@@ -159,7 +170,8 @@ async def measure(args: argparse.Namespace, size: str, dtype: str, engines: int,
     import ray
     from safetensors.torch import load_file
 
-    tensors = load_file(model / "model.safetensors")
+    # Copies, because what is loaded is a mapped file, and a learner's parameters are memory of its own.
+    tensors = {name: tensor.clone() for name, tensor in load_file(model / "model.safetensors").items()}
     settings = EngineConfig(dtype=dtype, max_model_len=2048, max_num_seqs=8, kv_cache_mb=256, enforce_eager=True)
     configs = {t: SyncConfig(transport=t, kv_cache=args.kv_cache) for t in args.transports}
     actor = ray.remote(EngineActor).options(
@@ -169,21 +181,24 @@ async def measure(args: argparse.Namespace, size: str, dtype: str, engines: int,
     actors = [actor.remote(str(model), settings, first) for _ in range(engines)]
     with tempfile.TemporaryDirectory() as folder:
         syncs = {t: WeightSync(config, Path(folder) / t, workers=engines) for t, config in configs.items()}
-        await asyncio.gather(*(one.ready.remote() for one in actors))
-        results: dict[str, list[dict[str, float]]] = {t: [] for t in configs}
-        for version in range(1, args.pushes + 3):  # the first two touch the memory of both buffers, and connect
-            for transport, sync in syncs.items():
-                copy = memcpy_seconds(tensors)
-                result = await push(sync, tensors, version, actors) | {"memcpy_s": copy}
-                if version > 2:
-                    results[transport].append(result)
+        results: dict[tuple[str, str], list[dict[str, float]]] = {}
+        versions = itertools.count(1)
+        for load in args.load:
+            await asyncio.gather(*(one.ready.remote(load) for one in actors))
+            for turn in range(-2, args.pushes):  # the first two touch the memory of both buffers, and connect
+                for transport, sync in syncs.items():
+                    copy = memcpy_seconds(tensors)
+                    result = await push(sync, tensors, next(versions), actors) | {"memcpy_s": copy}
+                    if turn >= 0:
+                        results.setdefault((load, transport), []).append(result)
         await asyncio.gather(*(one.close.remote() for one in actors))
         for one in actors:
             ray.kill(one)
         for sync in syncs.values():
             sync.close()
     count = sum(tensor.nbytes for tensor in tensors.values())
-    return [summary(size, dtype, engines, transport, count, runs) for transport, runs in results.items()]
+    of = {"size": size, "dtype": dtype, "engines": engines, "bytes": count}
+    return [summary(of | {"load": load, "transport": t}, runs) for (load, t), runs in results.items()]
 
 
 async def push(sync: WeightSync, tensors: Any, version: int, actors: list[Any]) -> dict[str, float]:
@@ -213,20 +228,17 @@ def memcpy_seconds(tensors: Any) -> float:
     return statistics.median(seconds)
 
 
-def summary(
-    size: str, dtype: str, engines: int, transport: str, count: int, runs: list[dict[str, float]]
-) -> dict[str, Any]:
+def summary(of: dict[str, Any], runs: list[dict[str, float]]) -> dict[str, Any]:
     """Medians; one line of the table."""
     middle = {key: statistics.median(run[key] for run in runs) for key in (*PARTS, "memcpy_s")}
-    row: dict[str, Any] = {"size": size, "dtype": dtype, "engines": engines, "transport": transport, "bytes": count}
-    row |= {key: round(value, 5) for key, value in middle.items()}
-    row["gb_per_s"] = round(count / middle["critical_s"] / 1e9, 3)
+    row = of | {key: round(value, 5) for key, value in middle.items()}
+    row["gb_per_s"] = round(of["bytes"] / middle["critical_s"] / 1e9, 3)
     row["share_of_memcpy"] = round(middle["memcpy_s"] / middle["critical_s"], 3)
     row["delivery_share_of_memcpy"] = share = round(middle["memcpy_s"] / middle["delivery_s"], 3)
     shown = "  ".join(f"{key[:-2]} {1000 * middle[key]:.1f}" for key in ("memcpy_s", *PARTS))
     print(
-        f"{size} {dtype} x{engines} {transport}: {row['share_of_memcpy']:.2f} of memcpy, delivery {share:.2f}; "
-        f"ms: {shown}",
+        f"{of['size']} {of['dtype']} x{of['engines']} {of['load']} {of['transport']}: {row['share_of_memcpy']:.2f} of "
+        f"memcpy, delivery {share:.2f}; ms: {shown}",
         flush=True,
     )
     return row

@@ -385,13 +385,9 @@ async def _ask(name: str, call: Callable[[Any], Awaitable[Any]], actor: Any) -> 
         return await call(actor)
 
 
-async def _result(reference: Awaitable[Any]) -> Any:
-    return await reference
-
-
 async def _ready(name: str, actor: Any) -> None:
     """Wait for a new actor without a limit: a node may have to join first. Says once a minute that it waits."""
-    started, ready = time.monotonic(), asyncio.ensure_future(_result(actor.ready.remote()))
+    started, ready = time.monotonic(), asyncio.ensure_future(actor.ready.remote())
     try:
         while not (await asyncio.wait({ready}, timeout=_NOTICE_S))[0]:
             logger.warning("%s is not ready after %.0f s", name, time.monotonic() - started)

@@ -53,32 +53,31 @@ def layout_of(tensors: Mapping[str, torch.Tensor]) -> Layout:
 
 
 def write(tensors: Mapping[str, torch.Tensor], layout: Layout, buffer: torch.Tensor) -> str:
-    """Copy tensors (any device) to their places in uint8 [layout.size], and zeros to the gaps; returns the checksum.
-
-    On the host a piece is summed while the cache holds it: a pass of its own over the buffer costs half a copy more.
-    """
+    """Copy tensors (any device) to their places in uint8 [layout.size], and zeros to the gaps; returns the checksum."""
     assert buffer.numel() == layout.size
     on_host, total = buffer.device.type == "cpu", HostChecksum()
     for offset, tensor in zip(layout.offsets, map(torch.Tensor.detach, tensors.values()), strict=True):
         end, stop = offset + tensor.numel() * tensor.element_size(), offset + _padded(tensor)
-        place = buffer[offset:end]
-        buffer[end:stop].zero_()
         if on_host and tensor.device.type == "cpu" and tensor.is_contiguous():
-            _copy_and_sum(tensor.view(-1).view(torch.uint8).numpy(), place.numpy(), total)
+            _sum_and_copy(tensor.view(-1).view(torch.uint8).numpy(), buffer.numpy()[offset:end], total)
         else:
+            place = buffer[offset:end]
             place.view(tensor.dtype).view(tensor.shape).copy_(tensor)
             if on_host:
                 total.update(place.numpy())
-        if on_host:
-            total.update(buffer[end:stop].numpy())
+        if end < stop:
+            gap = buffer[end:stop].zero_()
+            if on_host:
+                total.update(gap.numpy())
     return total.text() if on_host else block_checksum(buffer)
 
 
-def _copy_and_sum(source: np.ndarray, target: np.ndarray, total: HostChecksum) -> None:
+def _sum_and_copy(source: np.ndarray, target: np.ndarray, total: HostChecksum) -> None:
+    """Copy a piece while the cache still holds it from its sum: a pass of its own costs half a copy more."""
     for start in range(0, len(source), _PIECE):
         piece = source[start : start + _PIECE]
-        target[start : start + _PIECE] = piece
         total.update(piece)
+        target[start : start + _PIECE] = piece
 
 
 def pack(tensors: Mapping[str, torch.Tensor], version: int) -> WeightBundle:
