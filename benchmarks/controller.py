@@ -262,7 +262,7 @@ def main() -> None:
     print("loop alone", found["loop alone"], flush=True)
     ray.init(include_dashboard=False, log_to_driver=False, logging_level="WARNING")
     for workers in args.workers:
-        rows = [asyncio.run(_with_actors(workers, capacity, args.groups // 4)) for capacity in CAPACITIES[:2]]
+        rows = [asyncio.run(_with_actors(workers, capacity, args.groups)) for capacity in CAPACITIES[:2]]
         found[f"{workers} Ray workers"] = rows
         print(workers, rows, flush=True)
     ray.shutdown()
