@@ -1,11 +1,12 @@
 """How many groups a second can the driver feed, and what does its cost grow with?
 
 Runs the real loop, ledger and trackers over engines, graders and a learner that answer at once: first as coroutines of
-the driver, which leaves the driver's own work, then as Ray actors, which adds the remote calls. Groups in
+the driver, which leaves the driver's own work, then as Ray actors behind the admission of real runs, which adds the
+remote calls; `--workers` is the number of rollout workers and of graders, which all share this machine. Groups in
 flight are varied by the capacity B * (S + 1), so that the largest case has tens of thousands of requests waiting. A
 group counts when it is finished and scored, which is before it is trained.
 
-    python benchmarks/controller.py [--groups 20000] [--workers 1 2]
+    python benchmarks/controller.py [--groups 20000] [--workers 1 2 8]
 
 The last line printed is JSON.
 """
@@ -39,9 +40,9 @@ from rl.metrics.environment import environment
 from rl.metrics.tracker import Tracker
 from rl.records import Grades, GroupMeta
 from rl.rollout.engine import EngineLoad, PushTimes
-from rl.rollout.worker import PromptTask
+from rl.rollout.worker import PromptTask, RoomTask
 
-GROUP, STALENESS = 16, 3
+GROUP, STALENESS, SLOTS = 16, 3, 256
 CAPACITIES = (64, 1024, 16384)
 """Groups in flight; each waits for GROUP completions."""
 
@@ -91,7 +92,9 @@ class Worker:
     async def set_version(self, version: int) -> None:
         self.version = version
 
-    async def generate(self, task: PromptTask) -> tuple[GroupMeta, bytes, bytes]:
+    async def generate(self, task: PromptTask | RoomTask) -> tuple[Any, Any, Any]:
+        if isinstance(task, RoomTask):
+            return EngineLoad(slots=SLOTS), None, None
         return meta(task, self.version), SCORING, TOKENS
 
     async def score(self, scoring: Any, evaluation: bool = False) -> Any:
@@ -153,8 +156,19 @@ class Remote(Local):
 
         async def refit(_: Any) -> None: ...
 
+        async def room(actor: Any) -> EngineLoad:
+            load: EngineLoad
+            load, *_ = await self.mail[0].to(actor).ask(RoomTask())
+            return load
+
         self.rollout, self.rewards = (
-            Fleet([f"{kind}-{i}" for i in range(workers)], lambda name, actor=actor: actor.remote(), faults, refit)
+            Fleet(
+                [f"{kind}-{i}" for i in range(workers)],
+                lambda name, actor=actor: actor.remote(),
+                faults,
+                refit,
+                room=room if kind == "rollout" else None,
+            )
             for kind, actor in actors.items()
         )
 
@@ -162,7 +176,7 @@ class Remote(Local):
         await asyncio.gather(self.rollout.start(), self.rewards.start())
 
     async def generate(self, task: PromptTask) -> Any:
-        return await self.rollout.run(lambda actor: self.mail[0].to(actor).ask(task), weight=task.n)
+        return await self.rollout.run(lambda actor: self.mail[0].to(actor).ask(task), weight=task.n, queued=True)
 
     async def score(self, scoring: Any, evaluation: bool = False) -> Any:
         self.scored += 1
@@ -255,7 +269,7 @@ def recorder(tracker: Tracker) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--groups", type=int, default=20_000, help="groups per measurement, at least three steps")
-    parser.add_argument("--workers", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--workers", type=int, nargs="*", default=[1, 2, 8])
     args = parser.parse_args()
     os.environ["RAY_IGNORE_UNHANDLED_ERRORS"] = "1"
     found: dict[str, Any] = {"loop alone": [asyncio.run(measure(Local(), c, args.groups)) for c in CAPACITIES]}

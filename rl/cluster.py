@@ -32,7 +32,7 @@ from rl.rollout.endpoint import EndpointPool
 from rl.rollout.engine import EngineLoad, PushTimes
 from rl.rollout.engines import engine_environment
 from rl.rollout.questions import CompletionTask
-from rl.rollout.worker import PromptTask, RolloutWorker
+from rl.rollout.worker import PromptTask, RolloutWorker, RoomTask
 from rl.watch import watching
 
 _ACTOR_CONCURRENCY = 4096
@@ -140,8 +140,8 @@ class RolloutPool:
         return await self.fleet.each(lambda actor: getattr(actor, method).remote(*args), bare=not args)
 
     async def _room(self, actor: Any) -> EngineLoad:
-        await self._mail.to(actor).begun()  # so that the load counts what was asked until now
-        load: EngineLoad = await actor.room.remote()
+        load: EngineLoad
+        load, *_ = await self._mail.to(actor).ask(RoomTask())  # by mail, so that the load counts what was asked before
         return load
 
     async def _refit(self, actor: Any) -> None:

@@ -8,6 +8,8 @@ there and brings back whatever has been answered: the more there is to do, the m
     ask(question) -------- take([...]) ------> work(question), each in a task of its own
     its answer <---------- collect() --------- all that are done
 
+Work begins in the order of asking, so that a question about the work sees all that was asked before it.
+
 What an answer says to the caller is pickled by itself, so that one that can't be is the failure of its own question
 and no other's. What it holds for others, its parts, comes as objects that the caller owns and does not read: all first
 parts of a call are one object, all second parts another, and a `Part` says where in it one is. Parts that Ray can't
@@ -83,12 +85,11 @@ class Desk:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def take(self, questions: Sequence[tuple[int, Any]]) -> None:
-        """Begin to work at these, each with its number, in their order; returns when all have begun."""
+        """Begin to work at these, each with its number, in their order."""
         for number, question in questions:
             task = asyncio.create_task(self._answer(number, question))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        await asyncio.sleep(0)
 
     async def collect(self) -> Any:
         """What was answered since the last call, once there is something: (number, pickle) each; and a list a part."""
@@ -144,13 +145,6 @@ class Mailbox:
             return await answer
         finally:
             self._open.pop(number, None)
-
-    async def begun(self) -> None:
-        """Returns when the work at all that was asked so far has begun."""
-        for _ in range(2):  # for the call under way, and for the one that takes what has come up meanwhile
-            self._flush()
-            if self._sending is not None:
-                await asyncio.wait({self._sending})
 
     def _flush(self) -> None:
         if self._sending is not None:

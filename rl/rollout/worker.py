@@ -62,6 +62,11 @@ class PromptTask:
 
 
 @dataclass(frozen=True, slots=True)
+class RoomTask:
+    """Asks for `RolloutWorker.room`."""
+
+
+@dataclass(frozen=True, slots=True)
 class ScoringTask:
     """What a reward worker needs to grade a group."""
 
@@ -109,7 +114,7 @@ class RolloutWorker:
             named = f"{name} can't start: {type(exc).__name__}: {first_lines(exc)}"
             self._failure = exc if isinstance(exc, RLError) else EngineError(named)
         self._encoded: dict[tuple[str, str], EncodedPrompt] = {}
-        self._desk = Desk(self.generate, parts=2)
+        self._desk = Desk(self._answer, parts=2)
         self._probes: list[tuple[EncodedPrompt, np.ndarray]] = []
 
     async def ready(self) -> str:
@@ -177,13 +182,16 @@ class RolloutWorker:
         group = Group(task.uid, task.sample_id, generated.prompt_ids, prompt.images, prompt.digests, rollouts)
         return meta, scoring, group
 
-    async def take(self, tasks: Sequence[tuple[int, PromptTask]]) -> None:
+    async def take(self, tasks: Sequence[tuple[int, PromptTask | RoomTask]]) -> None:
         """Begin to `generate` these, see `rl.mail`: the driver is told the numbers, the rest are parts."""
         await self._desk.take(tasks)
 
     async def collect(self) -> Any:
         """The groups that are done, see `rl.mail`."""
         return await self._desk.collect()
+
+    async def _answer(self, task: PromptTask | RoomTask) -> tuple[Any, Any, Any]:
+        return (await self.room(), None, None) if isinstance(task, RoomTask) else await self.generate(task)
 
     async def complete(self, task: CompletionTask) -> tuple[str, str, int]:
         """Text, finish reason and length of one completion of a question that is in no dataset."""

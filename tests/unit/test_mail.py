@@ -18,11 +18,13 @@ class Actor:
 
     def __init__(self, work: Callable[[Any], Awaitable[Any]], parts: int = 0) -> None:
         self.desk, self.calls, self.order = Desk(work, parts), Counter[str](), list[str]()
+        self.sent: list[Any] = []
         self.dead: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.take, self.collect = _Method(self, "take", self._take), _Method(self, "collect", self.desk.collect)
         self.other = _Method(self, "other", self._other)
 
     async def _take(self, letters: list[tuple[int, Any]]) -> None:
+        self.sent += [question for _, question in letters]
         await self.desk.take(letters)
 
     async def _other(self) -> None: ...
@@ -114,26 +116,6 @@ async def test_work_begins_in_the_order_of_asking() -> None:
     assert begun == [3, 1, 2]
 
 
-async def test_begun_returns_when_the_work_at_all_that_was_asked_has_begun() -> None:
-    begun: list[int] = []
-
-    async def work(number: int) -> None:
-        begun.append(number)
-        await asyncio.Event().wait()
-
-    actor = Actor(work)
-    box = Mailbox(actor)
-    asked = [asyncio.ensure_future(box.ask(number)) for number in range(3)]
-    await asyncio.sleep(0)  # they are written, and not sent
-    assert not actor.order
-    await box.begun()
-    assert begun == [0, 1, 2] and actor.calls["take"] == 1
-    await box.begun()
-    assert actor.calls["take"] == 1
-    for one in asked:
-        one.cancel()
-
-
 async def test_what_comes_up_while_a_call_is_under_way_goes_in_the_next() -> None:
     actor = Actor(double)
     box, entered, released = Mailbox(actor), asyncio.Event(), asyncio.Event()
@@ -150,13 +132,10 @@ async def test_what_comes_up_while_a_call_is_under_way_goes_in_the_next() -> Non
     for number in (1, 2):
         asked.append(asyncio.ensure_future(box.ask(number)))
         await asyncio.sleep(0)
-    begun = asyncio.ensure_future(box.begun())
-    await asyncio.sleep(0)
-    assert actor.calls["take"] == 1 and not begun.done()
+    assert actor.calls["take"] == 1
     released.set()
-    await begun
-    assert actor.calls["take"] == 2
     assert await asyncio.gather(*asked) == [0, 2, 4]
+    assert actor.calls["take"] == 2
 
 
 async def test_what_nobody_waits_for_any_more_is_not_sent() -> None:
@@ -166,8 +145,9 @@ async def test_what_nobody_waits_for_any_more_is_not_sent() -> None:
     await asyncio.sleep(0)
     gone.cancel()
     await asyncio.gather(gone, return_exceptions=True)
-    await box.begun()
     assert not actor.calls and box.idle
+    assert await box.ask(2) == 4
+    assert actor.sent == [2]
 
 
 async def test_a_call_brings_sixty_four_answers_at_most() -> None:
