@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rl.algo.advantages import load_group_function
 from rl.algo.plugins import load_function
@@ -35,7 +35,7 @@ from rl.models.context import context_problems
 from rl.nodes import bring_up, connect
 from rl.reward_setup import Carried, carry, check_mixture, check_tasks, problems
 from rl.rollout.worker import PromptTask
-from rl.run_folder import check_steps, claimed, compare_settings, folder_problems
+from rl.run_folder import check_steps, claimed, compare_settings, folder_problems, holds_rows, set_aside
 from rl.run_io import RunIO, latest_checkpoint
 from rl.watch import waiting, watching
 from rl.workers import Pool, handle
@@ -79,19 +79,36 @@ def _input_problems(config: TrainConfig) -> list[str]:
     return found
 
 
-def run(config: TrainConfig, resume: bool = False) -> Path:
-    """Train and print the outcome; returns the run folder. See `rl.loop.Loop.run` for what is raised."""
+def run(config: TrainConfig, resume: bool | Literal["auto"] = False) -> Path:
+    """Train and print the outcome; returns the run folder. See `rl.loop.Loop.run` for what is raised.
+
+    Args:
+        resume: go on from the last checkpoint, which there must be; `auto` starts where there is none.
+    """
     out = Path(config.out)
-    if resume and not out.is_dir():
+    if resume is True and not out.is_dir():
         raise CheckpointError(f"{out} does not exist, so there is nothing to resume; start without --resume")
     with claimed(out):
-        _drive(config, out, resume)
+        _drive(config, out, _goes_on(out) if resume == "auto" else resume)
     return out
 
 
+def _goes_on(out: Path) -> bool:
+    """Whether there is a checkpoint to go on from; if not, what an earlier attempt has left is set aside."""
+    found = complete_checkpoints(out)
+    if found:
+        print(f"{out}: going on from {found[-1].name}", flush=True)
+        return True
+    aside = set_aside(out)
+    if aside is not None:
+        logger.warning("%s holds a run without a checkpoint: its record is in %s now, and it starts again", out, aside)
+    return False
+
+
 def _drive(config: TrainConfig, out: Path, resume: bool) -> None:
-    if not resume and ((out / "metrics.jsonl").exists() or complete_checkpoints(out)):
-        remedy = "continue it with --resume" if complete_checkpoints(out) else "it has no checkpoint yet: remove it"
+    if not resume and (holds_rows(out) or complete_checkpoints(out)):
+        there = bool(complete_checkpoints(out))
+        remedy = "continue it with --resume" if there else "it has no checkpoint yet: remove it, or use --auto-resume"
         raise ConfigError(f"{out} holds a run already; {remedy}, or set another `out`")
     found = latest_checkpoint(out) if resume else None
     if found is not None and (out / CONFIG).is_file():
