@@ -37,6 +37,7 @@ from rl.reward_setup import Carried, carry, check_mixture, check_tasks, problems
 from rl.rollout.worker import PromptTask
 from rl.run_folder import check_steps, claimed, compare_settings, folder_problems, holds_rows, set_aside
 from rl.run_io import RunIO, latest_checkpoint
+from rl.stopping import CutShortError, unless
 from rl.watch import waiting, watching
 from rl.workers import Pool, handle
 
@@ -189,25 +190,51 @@ async def _train(config: TrainConfig, carried: Carried, found: Checkpoint | None
 
 
 async def _run_loop(loop: Loop) -> None:
-    """Run the loop, then evaluate if it came to the last step, and write the last checkpoint.
+    """Run the loop, write the last checkpoint, then evaluate if it came to the last step.
 
     Raises:
-        StoppedError: a signal ended the loop before.
+        StoppedError: a signal ended the loop or the evaluation before.
     """
-    config, pool, ledger = loop.config, loop.pool, loop.ledger
+    config, ledger = loop.config, loop.ledger
     try:
-        with _stop_on_signal(loop.stop):
-            await loop.run()
-        if loop.version == config.steps:
-            # What is in flight would compete with the evaluation; it is on record, and a resume samples it.
-            await pool.each("abort", [admission.uid for admission in ledger.in_flight])
-            await loop.io.evaluate(pool, loop.rewards, config.steps)
-        parts = (loop.learner, loop.rewards, loop.prompts, ledger, loop.requeued)
-        await (await loop.io.checkpoint(loop.version, *parts))
+        with _stop_on_signal(loop.stop, config.checkpoint.stop_within_s):
+            if loop.version < config.steps:  # else only the evaluation was left when the run ended
+                await loop.run()
+            if loop.mid_step:
+                raise StoppedError(
+                    f"stopped in step {loop.version + 1} of {config.steps}, which did not end within "
+                    f"{config.checkpoint.stop_within_s:g} s (checkpoint.stop_within_s), so no further checkpoint was "
+                    f"written; {how_to_go_on(Path(config.out))}"
+                )
+            parts = (loop.learner, loop.rewards, loop.prompts, ledger, loop.requeued)
+            await (await loop.io.checkpoint(loop.version, *parts))
+            if loop.version < config.steps:
+                raise StoppedError(f"stopped after step {loop.version} of {config.steps}; go on with --resume")
+            if config.data.eval is not None:
+                await _evaluate_at_end(loop)
     finally:
         ledger.finish()
-    if loop.version < config.steps:
-        raise StoppedError(f"stopped after step {loop.version} of {config.steps}; go on with --resume")
+
+
+async def _evaluate_at_end(loop: Loop) -> None:
+    """Evaluate the last version; a request to stop breaks it off at once, as its checkpoint is written.
+
+    Raises:
+        StoppedError: that came.
+    """
+    steps = loop.config.steps
+
+    async def evaluate() -> None:
+        # What is in flight would compete with the evaluation; it is on record, and a resume samples it.
+        await loop.pool.each("abort", [admission.uid for admission in loop.ledger.in_flight])
+        await loop.io.evaluate(loop.pool, loop.rewards, steps)
+
+    try:
+        await unless(loop.stopping.asked, evaluate())
+    except CutShortError:
+        raise StoppedError(
+            f"stopped after step {steps} of {steps}, before it was evaluated; --resume makes that evaluation"
+        ) from None
 
 
 @contextmanager
@@ -221,7 +248,7 @@ def _answering(out: Path, pools: dict[str, Pool]) -> Iterator[None]:
 
 
 @contextmanager
-def _stop_on_signal(stop: Callable[[], None]) -> Iterator[None]:
+def _stop_on_signal(stop: Callable[[], None], within_s: float) -> Iterator[None]:
     """SIGTERM, as preemption sends it, and the first Ctrl-C call `stop`; the second Ctrl-C interrupts the work, as any
     does outside these steps, and a second SIGTERM ends the process."""
     if threading.current_thread() is not threading.main_thread():
@@ -234,7 +261,11 @@ def _stop_on_signal(stop: Callable[[], None]) -> Iterator[None]:
         for each in signals:
             loop.remove_signal_handler(each)
         signal.signal(signal.SIGINT, before[signal.SIGINT])
-        logger.warning("%s: the step under way is finished and a checkpoint written; once more to end now", number.name)
+        logger.warning(
+            "%s: the step under way is finished (in %g s at most) and a checkpoint written; once more to end now",
+            number.name,
+            within_s,
+        )
         stop()
 
     for number in signals:
