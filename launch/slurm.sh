@@ -4,6 +4,11 @@
 #
 #   sbatch launch/slurm.sh configs/innovator_vl/rl.yaml [key=value ...] [--resume]
 #
+# The run goes on from its last checkpoint if it has one: when SLURM has put the job back into the queue, and when the
+# same line is submitted again. Before the time limit the run is told to stop, writes a checkpoint and ends with code 75.
+# So it does at a preemption where slurm.conf has PreemptParameters=send_user_signal; without that SLURM signals Ray's
+# own processes, which end at once, and the run goes back to the last checkpoint that it wrote by itself.
+#
 # The defaults are one whole node of 8 GPUs, which that config fills: 4 engines and 4 learner ranks. For two nodes:
 #
 #   sbatch --nodes=2 launch/slurm.sh configs/innovator_vl/rl.yaml rollout.workers=8 learner.ranks=8
@@ -17,6 +22,10 @@
 #SBATCH --exclusive
 #SBATCH --time=48:00:00
 #SBATCH --output=slurm-%j.log
+#SBATCH --open-mode=append
+#SBATCH --requeue
+# To this script alone (B), so many seconds before the end: checkpoint.stop_within_s, and the time to write and to close.
+#SBATCH --signal=B:TERM@300
 set -euo pipefail
 
 if [ $# -lt 1 ]; then
@@ -28,8 +37,10 @@ cd "${SLURM_SUBMIT_DIR:-.}"
 # shellcheck source=/dev/null
 source "${VENV:-.venv}/bin/activate"
 settings=()
+again=(--auto-resume)
 for argument in "${@:2}"; do
     [[ "$argument" == --* ]] || settings+=("$argument")
+    [[ "$argument" != --resume && "$argument" != --auto-resume ]] || again=()
 done
 rl config show "$1" "${settings[@]}" >/dev/null # a mistake in the file or in a setting shows before Ray starts
 
@@ -71,4 +82,14 @@ while sum(node["Alive"] for node in ray.nodes()) < wanted:
     time.sleep(2)
 WAIT
 
-srun --nodes=1 --ntasks=1 --overlap -w "$head" rl train "$@"
+# Not a step of its own: srun answers SIGTERM with SIGKILL for its tasks. This script runs on the first node, as it should.
+code=0
+rl train "$@" "${again[@]}" &
+train=$!
+trap 'trap "" TERM; kill -TERM "$train" 2>/dev/null || true' TERM # the second one would end the run without a checkpoint
+wait "$train" || code=$?
+if [ "$code" -eq 143 ]; then # it was the wait that the signal ended
+    code=0
+    wait "$train" || code=$?
+fi
+exit "$code"

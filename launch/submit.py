@@ -7,6 +7,9 @@ The config is validated here first. The upload leaves out `runs/`, `data/`, `mod
 name files in them are made absolute: they are looked for under `--root`, a folder that every node sees (by default the
 working directory, which fits a head on this machine or a shared home). The exit code is 0 only if the job succeeded.
 
+A training run is submitted with `rl train --auto-resume`: whoever submits the same again, or retries the job, goes on
+from the last checkpoint. Ctrl-C here and `ray job stop` give the run the time to write one.
+
 Tokens whose environment variables the config or its mixture of rewards names are passed on where they are set here. Ray
 keeps the environment of a job, and shows it to those whom the cluster lets see its jobs: a token that must not leave
 this machine is set on the cluster instead.
@@ -17,11 +20,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -30,6 +34,7 @@ from rl.commands import command_of, load
 from rl.config.base import StrictModel
 from rl.config.pipeline import PipelineConfig
 from rl.config.rollout import RewardConfig
+from rl.config.train import TrainConfig
 from rl.errors import ConfigError, RLError
 from rl.pipeline import prepare
 from rl.reward_setup import mixture_of, secret_names
@@ -50,6 +55,9 @@ EXCLUDES = (
 )
 FORWARDED = ("HF_HUB_OFFLINE", "WANDB_MODE", "VLLM_LOGGING_LEVEL")
 """Environment variables that the job gets from here when they are set; others need --env."""
+STOP_WAIT = "RAY_JOB_STOP_WAIT_TIME_S"
+STOP_MARGIN_S = 180
+"""Beyond `checkpoint.stop_within_s`: to write the checkpoint and close the actors."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TERMINAL = ("SUCCEEDED", "FAILED", "STOPPED")
 POLL_SECONDS = 1.0
@@ -72,7 +80,7 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("config", help="YAML file inside the working directory; its key `command` says what runs")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings that replace the file's")
     parser.add_argument("--address", required=True, help="of the cluster's dashboard: http://HOST:8265")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint (train only)")
+    parser.add_argument("--resume", action="store_true", help="refuse to start a new run (train only)")
     parser.add_argument("--working-dir", default=".", help="folder to upload (default: the current one)")
     parser.add_argument("--root", help="where nodes find runs/, data/, models/, outputs/ (default: the working dir)")
     parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="environment of the job")
@@ -104,7 +112,8 @@ def build_entrypoint(args: argparse.Namespace, words: str, settings: Sequence[st
         raise ConfigError(f"--resume goes with a config of `rl train`; {args.config} is one of `rl {words}`")
     python = args.python or (sys.executable if urlsplit(args.address).hostname in LOOPBACK else "python")
     parts = [python, "-m", "rl", *words.split(), path.relative_to(base).as_posix()]
-    parts += ["--resume"] if args.resume else []
+    if words == "train":
+        parts.append("--resume" if args.resume else "--auto-resume")
     return shlex.join([*parts, *args.overrides, *settings])
 
 
@@ -146,10 +155,25 @@ def token_names(config: StrictModel, path: str, root: Path) -> list[str]:
     return sorted(names)
 
 
-def build_runtime_env(args: argparse.Namespace, tokens: Sequence[str] = ()) -> dict[str, Any]:
-    """What the job finds on every node: the uploaded folder and its environment variables, `tokens` among them."""
+def stop_environment(config: StrictModel, path: str) -> dict[str, str]:
+    """For how many seconds a job that is stopped may write its checkpoint; Ray's own 3 s before SIGKILL are too few.
+
+    The actor that Ray runs the job under reads it, and has the job's environment.
+    """
+    steps = prepare(config, Path(path).parent) if isinstance(config, PipelineConfig) else []
+    parts = [part for part in (config, *(step.config for step in steps)) if isinstance(part, TrainConfig)]
+    limits = [part.checkpoint.stop_within_s for part in parts]
+    return {STOP_WAIT: str(math.ceil(max(limits)) + STOP_MARGIN_S)} if limits else {}
+
+
+def build_runtime_env(
+    args: argparse.Namespace, tokens: Sequence[str] = (), more: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """What the job finds on every node: the uploaded folder and its environment variables, `tokens` and `more` among
+    them. Those of --env come last."""
     wanted = (*FORWARDED, *tokens)
     env = {"PYTHONUNBUFFERED": "1"} | {name: os.environ[name] for name in wanted if name in os.environ}
+    env |= more or {}
     for item in args.env:
         name, sep, value = item.partition("=")
         if not sep or not name:
@@ -187,7 +211,7 @@ def submit(args: argparse.Namespace, client: Client | None = None) -> int:
     settings = absolute_settings(config, root) + grading_root(config, args.config, root)
     entrypoint = build_entrypoint(args, command.words, settings)
     tokens = token_names(config, args.config, root)
-    runtime_env = build_runtime_env(args, tokens)
+    runtime_env = build_runtime_env(args, tokens, stop_environment(config, args.config))
     for name in tokens:
         found = "passed on" if name in runtime_env["env_vars"] else "not set here: the job needs it from the cluster"
         print(f"token {name}: {found}", file=sys.stderr)

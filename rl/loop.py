@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import time
 from collections import deque
 from collections.abc import Coroutine, Sequence
@@ -40,7 +41,10 @@ from rl.metrics.window import StepWindow
 from rl.records import ScoredGroup
 from rl.rollout.worker import PromptTask
 from rl.run_io import RunIO, engine_metrics
+from rl.stopping import CutShortError, StopRequest, unless
 from rl.watch import long_waits, waiting
+
+logger = logging.getLogger(__name__)
 
 _FAILURES_IN_A_ROW = 3
 _FILTERED_IN_A_ROW = 50
@@ -85,7 +89,9 @@ class Loop:
         self._filtered = 0
         self._progress, self._stall_counts = time.monotonic(), True
         self._waits_since: float | None = None
-        self._stopping = asyncio.Event()
+        self.stopping = StopRequest(config.checkpoint.stop_within_s)
+        self.mid_step = False
+        """The learner was left in a step that did not end in time: its state is that of no version."""
         self._pushing: asyncio.Task[None] | None = None
         self._writing: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -95,8 +101,9 @@ class Loop:
         return tuple(self._requeued)
 
     def stop(self) -> None:
-        """Let `run` return after the step under way; what is not trained by then stays in flight in the ledger."""
-        self._stopping.set()
+        """Let `run` return after the step under way, or within `checkpoint.stop_within_s`; what is not trained by then
+        stays in flight in the ledger."""
+        self.stopping.ask()
 
     async def run(self) -> None:
         """Train to the last step, or until `stop`.
@@ -210,10 +217,12 @@ class Loop:
     async def _train(self) -> None:
         while self.version < self.config.steps:
             begun, self._waits_since = time.time(), time.monotonic()
-            batch = await self._unless_stopped(self._batch())
-            self._waits_since = None
-            if batch is None:
+            try:
+                batch = await unless(self.stopping.asked, self._batch())
+            except CutShortError:
                 break
+            finally:
+                self._waits_since = None
             taken = time.time()
             step = self.version + 1
             window, self.window = self.window, StepWindow()
@@ -223,7 +232,10 @@ class Loop:
             record = self.io.record(step)
             try:
                 with waiting("train", f"step {step}"):
-                    metrics, ticket, probe = await self.learner.train(shares, record)
+                    metrics, ticket, probe = await unless(self.stopping.overdue, self.learner.train(shares, record))
+            except CutShortError:
+                self.mid_step = True
+                break
             except GroupsLostError as exc:
                 window.absorb(self.window)
                 self.window = window
@@ -250,16 +262,6 @@ class Loop:
             if ending is not None:
                 await ending
 
-    async def _unless_stopped(self, batch: Coroutine[Any, Any, list[ScoredGroup]]) -> list[ScoredGroup] | None:
-        """The batch, or None if the run is to stop."""
-        taking, stopping = asyncio.ensure_future(batch), asyncio.ensure_future(self._stopping.wait())
-        try:
-            await asyncio.wait({taking, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            return None if stopping.done() else taking.result()
-        finally:
-            taking.cancel()
-            stopping.cancel()
-
     async def _batch(self) -> list[ScoredGroup]:
         while True:
             batch, stale = await self.buffer.take(self.version)
@@ -274,6 +276,14 @@ class Loop:
                 return batch
 
     async def _push(self, step: int, ticket: Any, probe: Any, row: dict[str, Any], slots: int) -> None:
+        try:
+            await unless(self.stopping.overdue, self._swap(step, ticket, probe, row, slots))
+        except CutShortError:
+            logger.warning("the push of version %d was broken off: no time is left to stop", step)
+        self.io.step(step, row, self.ledger)
+
+    async def _swap(self, step: int, ticket: Any, probe: Any, row: dict[str, Any], slots: int) -> None:
+        """Give the engines a version's weights and compare them with the learner; `row` gets the figures."""
         row |= engine_metrics((await self._ask("load", step)).values())
         started = time.time()
         try:
@@ -295,7 +305,6 @@ class Loop:
         row |= await compare_probe(self.pool, probe, step, self.config.probe.threshold)
         row |= self.io.rollout_activity(await self._ask("busy", step), step)
         row |= self.io.changes({"rollout": self.pool.fleet, "reward": self.rewards.fleet}, step)
-        self.io.step(step, row, self.ledger)
 
     async def _ask(self, what: str, step: int) -> dict[str, Any]:
         """A figure of every engine, by name."""
@@ -313,10 +322,14 @@ class Loop:
         assert self._pushing is not None
         await self._pushing
         self._stall_counts = False  # what follows may be long and makes no step
-        if profile is not None:
-            self.prompts.profiled(await self.io.profile(self.pool, self.rewards, profile, step))
-        if evaluate:
-            await self.io.evaluate(self.pool, self.rewards, step)
+        overdue = self.stopping.overdue
+        try:
+            if profile is not None:
+                self.prompts.profiled(await unless(overdue, self.io.profile(self.pool, self.rewards, profile, step)))
+            if evaluate:
+                await unless(overdue, self.io.evaluate(self.pool, self.rewards, step))
+        except CutShortError:
+            logger.warning("the profile or evaluation at step %d was broken off: no time is left to stop", step)
         if save:
             if self._writing is not None:
                 await self._writing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import logging
 import os
 import socket
@@ -13,10 +14,16 @@ from typing import Any
 
 from rl.config.base import StrictModel
 from rl.errors import ConfigError
+from rl.metrics import files
 
 logger = logging.getLogger(__name__)
 
 LOCK = ".lock"
+_RECORD = (
+    *(files.CONFIG, files.MIXTURE, files.ENVIRONMENT, files.METRICS, files.TIMELINE, files.FATES_FILE, files.EVALS),
+    *(files.SUMMARY, files.REPORT, files.TENSORBOARD, "records", "wandb"),
+)
+"""What a run writes, but for its checkpoints."""
 
 
 def folder_problems(out: str) -> list[str]:
@@ -75,6 +82,27 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def holds_rows(out: Path) -> bool:
+    """Whether a run has written of what it did."""
+    return any((out / name).exists() for name in (files.METRICS, files.TIMELINE, files.FATES_FILE, files.EVALS))
+
+
+def set_aside(out: Path) -> Path | None:
+    """Move the record of a run into a folder of its own inside `out`, so that another can start there.
+
+    Returns:
+        That folder, or None where the run had done nothing yet. What others have put into `out` stays.
+    """
+    if not holds_rows(out):
+        return None
+    numbers = itertools.count(1)
+    aside = next(path for number in numbers if not (path := out / f"attempt_{number}").exists())
+    aside.mkdir()
+    for path in [path for name in _RECORD if (path := out / name).exists()]:
+        path.rename(aside / path.name)
+    return aside
 
 
 @contextmanager

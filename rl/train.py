@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rl.algo.advantages import load_group_function
 from rl.algo.plugins import load_function
@@ -35,8 +35,9 @@ from rl.models.context import context_problems
 from rl.nodes import bring_up, connect
 from rl.reward_setup import Carried, carry, check_mixture, check_tasks, problems
 from rl.rollout.worker import PromptTask
-from rl.run_folder import check_steps, claimed, compare_settings, folder_problems
+from rl.run_folder import check_steps, claimed, compare_settings, folder_problems, holds_rows, set_aside
 from rl.run_io import RunIO, latest_checkpoint
+from rl.stopping import CutShortError, unless
 from rl.watch import waiting, watching
 from rl.workers import Pool, handle
 
@@ -79,19 +80,36 @@ def _input_problems(config: TrainConfig) -> list[str]:
     return found
 
 
-def run(config: TrainConfig, resume: bool = False) -> Path:
-    """Train and print the outcome; returns the run folder. See `rl.loop.Loop.run` for what is raised."""
+def run(config: TrainConfig, resume: bool | Literal["auto"] = False) -> Path:
+    """Train and print the outcome; returns the run folder. See `rl.loop.Loop.run` for what is raised.
+
+    Args:
+        resume: go on from the last checkpoint, which there must be; `auto` starts where there is none.
+    """
     out = Path(config.out)
-    if resume and not out.is_dir():
+    if resume is True and not out.is_dir():
         raise CheckpointError(f"{out} does not exist, so there is nothing to resume; start without --resume")
     with claimed(out):
-        _drive(config, out, resume)
+        _drive(config, out, _goes_on(out) if resume == "auto" else resume)
     return out
 
 
+def _goes_on(out: Path) -> bool:
+    """Whether there is a checkpoint to go on from; if not, what an earlier attempt has left is set aside."""
+    found = complete_checkpoints(out)
+    if found:
+        print(f"{out}: going on from {found[-1].name}", flush=True)
+        return True
+    aside = set_aside(out)
+    if aside is not None:
+        logger.warning("%s holds a run without a checkpoint: its record is in %s now, and it starts again", out, aside)
+    return False
+
+
 def _drive(config: TrainConfig, out: Path, resume: bool) -> None:
-    if not resume and ((out / "metrics.jsonl").exists() or complete_checkpoints(out)):
-        remedy = "continue it with --resume" if complete_checkpoints(out) else "it has no checkpoint yet: remove it"
+    if not resume and (holds_rows(out) or complete_checkpoints(out)):
+        there = bool(complete_checkpoints(out))
+        remedy = "continue it with --resume" if there else "it has no checkpoint yet: remove it, or use --auto-resume"
         raise ConfigError(f"{out} holds a run already; {remedy}, or set another `out`")
     found = latest_checkpoint(out) if resume else None
     if found is not None and (out / CONFIG).is_file():
@@ -172,25 +190,51 @@ async def _train(config: TrainConfig, carried: Carried, found: Checkpoint | None
 
 
 async def _run_loop(loop: Loop) -> None:
-    """Run the loop, then evaluate if it came to the last step, and write the last checkpoint.
+    """Run the loop, write the last checkpoint, then evaluate if it came to the last step.
 
     Raises:
-        StoppedError: a signal ended the loop before.
+        StoppedError: a signal ended the loop or the evaluation before.
     """
-    config, pool, ledger = loop.config, loop.pool, loop.ledger
+    config, ledger = loop.config, loop.ledger
     try:
-        with _stop_on_signal(loop.stop):
-            await loop.run()
-        if loop.version == config.steps:
-            # What is in flight would compete with the evaluation; it is on record, and a resume samples it.
-            await pool.each("abort", [admission.uid for admission in ledger.in_flight])
-            await loop.io.evaluate(pool, loop.rewards, config.steps)
-        parts = (loop.learner, loop.rewards, loop.prompts, ledger, loop.requeued)
-        await (await loop.io.checkpoint(loop.version, *parts))
+        with _stop_on_signal(loop.stop, config.checkpoint.stop_within_s):
+            if loop.version < config.steps:  # else only the evaluation was left when the run ended
+                await loop.run()
+            if loop.mid_step:
+                raise StoppedError(
+                    f"stopped in step {loop.version + 1} of {config.steps}, which did not end within "
+                    f"{config.checkpoint.stop_within_s:g} s (checkpoint.stop_within_s), so no further checkpoint was "
+                    f"written; {how_to_go_on(Path(config.out))}"
+                )
+            parts = (loop.learner, loop.rewards, loop.prompts, ledger, loop.requeued)
+            await (await loop.io.checkpoint(loop.version, *parts))
+            if loop.version < config.steps:
+                raise StoppedError(f"stopped after step {loop.version} of {config.steps}; go on with --resume")
+            if config.data.eval is not None:
+                await _evaluate_at_end(loop)
     finally:
         ledger.finish()
-    if loop.version < config.steps:
-        raise StoppedError(f"stopped after step {loop.version} of {config.steps}; go on with --resume")
+
+
+async def _evaluate_at_end(loop: Loop) -> None:
+    """Evaluate the last version; a request to stop breaks it off at once, as its checkpoint is written.
+
+    Raises:
+        StoppedError: that came.
+    """
+    steps = loop.config.steps
+
+    async def evaluate() -> None:
+        # What is in flight would compete with the evaluation; it is on record, and a resume samples it.
+        await loop.pool.each("abort", [admission.uid for admission in loop.ledger.in_flight])
+        await loop.io.evaluate(loop.pool, loop.rewards, steps)
+
+    try:
+        await unless(loop.stopping.asked, evaluate())
+    except CutShortError:
+        raise StoppedError(
+            f"stopped after step {steps} of {steps}, before it was evaluated; --resume makes that evaluation"
+        ) from None
 
 
 @contextmanager
@@ -204,7 +248,7 @@ def _answering(out: Path, pools: dict[str, Pool]) -> Iterator[None]:
 
 
 @contextmanager
-def _stop_on_signal(stop: Callable[[], None]) -> Iterator[None]:
+def _stop_on_signal(stop: Callable[[], None], within_s: float) -> Iterator[None]:
     """SIGTERM, as preemption sends it, and the first Ctrl-C call `stop`; the second Ctrl-C interrupts the work, as any
     does outside these steps, and a second SIGTERM ends the process."""
     if threading.current_thread() is not threading.main_thread():
@@ -217,7 +261,11 @@ def _stop_on_signal(stop: Callable[[], None]) -> Iterator[None]:
         for each in signals:
             loop.remove_signal_handler(each)
         signal.signal(signal.SIGINT, before[signal.SIGINT])
-        logger.warning("%s: the step under way is finished and a checkpoint written; once more to end now", number.name)
+        logger.warning(
+            "%s: the step under way is finished (in %g s at most) and a checkpoint written; once more to end now",
+            number.name,
+            within_s,
+        )
         stop()
 
     for number in signals:

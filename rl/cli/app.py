@@ -10,12 +10,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from rl.cli.arguments import ConfigPath, DryRun, Overrides, Resume
+from rl.cli.arguments import AutoResume, ConfigPath, DryRun, Overrides, Resume
 from rl.cli.configs import config_app
 from rl.cli.curate import curate_app
 from rl.cli.execute import execute, execute_pipeline
 from rl.cli.workers import workers_app
-from rl.errors import DataError, InterruptedRunError, RLError, StoppedError
+from rl.errors import ConfigError, DataError, InterruptedRunError, RLError, StoppedError
 
 USAGE_ERROR = 2
 STOPPED = 75
@@ -159,9 +159,19 @@ def sft(config: ConfigPath, overrides: Overrides = None, dry_run: DryRun = False
 
 
 @app.command()
-def train(config: ConfigPath, overrides: Overrides = None, dry_run: DryRun = False, resume: Resume = False) -> None:
+def train(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+    resume: Resume = False,
+    auto_resume: AutoResume = False,
+) -> None:
     """Train a policy with asynchronous RL."""
-    execute("train", config, overrides or [], dry_run=dry_run, arguments={"resume": resume})
+    if resume and auto_resume:
+        raise ConfigError(
+            "--resume refuses a folder without a checkpoint, where --auto-resume starts; give one of them"
+        )
+    execute("train", config, overrides or [], dry_run=dry_run, arguments={"resume": "auto" if auto_resume else resume})
 
 
 @app.command("eval")

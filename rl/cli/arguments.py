@@ -14,3 +14,6 @@ Overrides = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Resolve, validate and print the config, then stop.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of the run.")]
+AutoResume = Annotated[
+    bool, typer.Option("--auto-resume", help="Go on from the last checkpoint if there is one, else start: for retries.")
+]

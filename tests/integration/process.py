@@ -22,11 +22,11 @@ class Process:
         environment = {**os.environ, "RAY_ADDRESS": address}
         self._joined = bool(address)
         self._before = set(marked_processes())
+        self._output = os.memfd_create("output")  # not a pipe: it is read while the run goes on, and whole at the end
         self._process = subprocess.Popen(
             [sys.executable, "-m", "rl", "train", str(config), *arguments],
-            stdout=subprocess.PIPE,
+            stdout=self._output,
             stderr=subprocess.STDOUT,
-            text=True,
             env=environment,
             start_new_session=True,
         )
@@ -35,7 +35,13 @@ class Process:
         """Wait until a step's row is written."""
         file = out / "metrics.jsonl"
         while not file.exists() or file.read_text().count("\n") < step:
-            assert self._process.poll() is None, self._process.communicate()[0]
+            assert self._process.poll() is None, self._text()
+            time.sleep(0.05)
+
+    def await_text(self, text: str) -> None:
+        """Wait until the run has printed it."""
+        while text not in self._text():
+            assert self._process.poll() is None, self._text()
             time.sleep(0.05)
 
     def send(self, number: signal.Signals, group: bool = False) -> None:
@@ -44,12 +50,15 @@ class Process:
 
     def end(self) -> tuple[int, str]:
         """(exit code, what it printed), once all processes that came with it are gone."""
-        text = self._process.communicate(timeout=END_S)[0]
+        self._process.wait(timeout=END_S)
         limit = time.monotonic() + END_S
         while left := self._left():
             assert time.monotonic() < limit, f"left behind: {left}"
             time.sleep(0.1)
-        return self._process.returncode, text
+        return self._process.returncode, self._text()
+
+    def _text(self) -> str:
+        return os.pread(self._output, os.fstat(self._output).st_size, 0).decode()
 
     def _left(self) -> dict[int, str]:
         """Of a cluster that others own only the actors: nodes may have joined it under way."""

@@ -18,7 +18,7 @@ from rl.config.base import dump_yaml
 from rl.metrics.files import read_metrics
 from tests.integration.support import Paths, train_config
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = pytest.mark.timeout(240)
 
 ROOT = Path(__file__).parents[2]
 STARTED = "Ray runtime started."
@@ -93,8 +93,8 @@ def submit(folder: Path, head: str, *extra: str) -> subprocess.CompletedProcess[
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
 
 
-def test_a_job_runs_and_its_failure_is_seen(folder: Path, head: str) -> None:
-    """The same command twice: the second time the run folder is taken, which the job refuses."""
+def test_a_job_runs_goes_on_and_its_failure_is_seen(folder: Path, head: str) -> None:
+    """Once more with a step more, as a retry of an unfinished run would; then with fewer, which the job refuses."""
     first = submit(folder, head, "learner.optimizer.lr=5e-4")
     assert first.returncode == 0, first.stdout + first.stderr
     assert "SUCCEEDED" in first.stderr
@@ -105,7 +105,12 @@ def test_a_job_runs_and_its_failure_is_seen(folder: Path, head: str) -> None:
         assert (run / name).is_file(), name
     assert str(run) in first.stdout  # the last line of the job's log, streamed here
 
-    second = submit(folder, head)
-    assert second.returncode == 1, second.stdout + second.stderr
-    assert "holds a run already" in second.stdout
-    assert "FAILED" in second.stderr
+    second = submit(folder, head, "learner.optimizer.lr=5e-4", "steps=2")
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert f"{run}: going on from step_000001" in second.stdout
+    assert [row["step"] for row in read_metrics(run).rows] == [1, 2]
+
+    third = submit(folder, head)
+    assert third.returncode == 1, third.stdout + third.stderr
+    assert "has made 2 steps, and steps is 1" in third.stdout
+    assert "FAILED" in third.stderr

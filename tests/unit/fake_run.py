@@ -46,6 +46,8 @@ class FakeRun:
         self.on_train: Callable[[int], Awaitable[None]] = _nothing
         self.on_fate: Callable[[dict[str, Any]], None] = lambda row: None
         self.on_push: Callable[[int], Awaitable[None]] = _nothing
+        self.on_evaluate: Callable[[int], Awaitable[None]] = _nothing
+        self.on_profile: Callable[[int], Awaitable[None]] = _nothing
         self.on_written: Callable[[int], Awaitable[None]] = _nothing
         self.on_waiting: Callable[[dict[str, int], int, int], None] = lambda reasons, ready, needed: None
         self.probe: Callable[[int], tuple[float, float, int]] = lambda version: (1e-6, 1e-5, version)
@@ -117,6 +119,9 @@ class FakeRun:
         return [PushTimes(pause_s=0.25, apply_s=0.125, fetch_s=0.0625, transport="disk")]
 
     async def _each(self, method: str, *args: Any) -> dict[str, Any]:
+        if method == "abort":
+            self.events.append(("abort", *args))
+            return {}
         answers = {"probe": self.probe(self.engine_version), "load": EngineLoad(3, 1, 0.5, 4), "busy": []}
         return {"rollout-0": answers[method]}
 
@@ -135,9 +140,12 @@ class FakeRun:
 
     async def _evaluate(self, pool: Any, rewards: Any, step: int) -> None:
         self.events.append(("evaluate", step, self.engine_version))
+        await self.on_evaluate(step)
+        self.events.append(("evaluated", step))
 
     async def _profile(self, pool: Any, rewards: Any, request: ProfileRequest, step: int) -> dict[str, tuple[int, int]]:
         self.events.append(("profile", step, self.engine_version))
+        await self.on_profile(step)
         return {name: (1, request.attempts) for name in request.ids}
 
     async def _checkpoint(self, step: int, *parts: Any) -> Coroutine[Any, Any, None]:

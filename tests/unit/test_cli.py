@@ -68,6 +68,13 @@ def test_a_command_calls_its_runner_with_the_resolved_config(rl, runner, config)
     assert out == "written/here\n"
 
 
+def test_a_retried_run_may_start_or_go_on(rl, runner, config):
+    assert rl("train", config, "--auto-resume", "lr=1")[0] == 0
+    assert runner.calls == [(TrainLike(lr=1.0), "auto")]
+    code, _, err = rl("train", config, "--auto-resume", "--resume")
+    assert code == 2 and "give one of them" in err and len(runner.calls) == 1
+
+
 def test_a_runner_that_prints_its_outcome_has_the_last_word(rl, runner, config, monkeypatch):
     command = dataclasses.replace(commands.COMMANDS["train"], prints=True)
     monkeypatch.setattr(commands, "COMMANDS", {**commands.COMMANDS, "train": command})
@@ -86,7 +93,8 @@ def test_dry_run_tells_of_a_run_that_the_folder_holds(rl, runner, config, tmp_pa
     (tmp_path / "metrics.jsonl").touch()
     code, _, err = rl("train", config, f"out={tmp_path}", "--dry-run")
     assert code == 0 and f"{tmp_path} holds a run already; start with --resume" in err
-    assert "holds a run" not in rl("train", config, f"out={tmp_path}", "--dry-run", "--resume")[2]
+    for option in ("--resume", "--auto-resume"):
+        assert "holds a run" not in rl("train", config, f"out={tmp_path}", "--dry-run", option)[2]
 
 
 @pytest.mark.parametrize("option", ["--dry-run", "--resume"])

@@ -209,3 +209,52 @@ def test_a_run_is_not_taken_back() -> None:
     check_steps("runs/x", steps=4, made=4)
     with pytest.raises(ConfigError, match="the run in runs/x has made 4 steps, and steps is 2"):
         check_steps("runs/x", steps=2, made=4)
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch, actors: type[Part]) -> list[int | None]:
+    """The step of the checkpoint that each run took up, None for one that started; no run does more than that."""
+    taken: list[int | None] = []
+
+    async def begin(given: TrainConfig, carried: Any, found: Any) -> None:
+        taken.append(None if found is None else found.state["step"])
+        train._open_record(given, carried, found).close()
+
+    monkeypatch.setattr(train, "_train", begin)
+    monkeypatch.setattr(train, "print_final", lambda out: None)
+    return taken
+
+
+def test_a_retried_run_starts_or_goes_on(tmp_path: Path, begun: list[int | None]) -> None:
+    """One command line, for a folder that is not there, for one with a checkpoint, and for one without."""
+    train.run(config(tmp_path / "fresh"), resume="auto")
+    given = run_with_a_checkpoint(tmp_path / "run")
+    train.run(given, resume="auto")
+    train.run(config(tmp_path / "fresh"), resume="auto")  # nothing but its config was there
+    assert begun == [None, 2, None]
+    assert not list(tmp_path.glob("*/attempt_*"))
+
+
+def test_a_run_without_a_checkpoint_starts_again_and_its_record_is_kept(
+    tmp_path: Path, begun: list[int | None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Twice; a folder that the run did not write, and half a checkpoint, stay where they are."""
+    given = config(tmp_path)
+    for attempt in ("attempt_1", "attempt_2"):
+        (tmp_path / "fates.jsonl").write_text(f"of {attempt}")
+        (tmp_path / "evals").mkdir()
+        (tmp_path / "evals" / "step_000000.json").write_text(f"of {attempt}")
+        (tmp_path / "notes").mkdir(exist_ok=True)
+        (tmp_path / "checkpoints" / "step_000001.partial").mkdir(parents=True, exist_ok=True)
+        with pytest.raises(ConfigError, match=r"holds a run already; it has no checkpoint yet.*--auto-resume"):
+            train.run(given)
+        with caplog.at_level(logging.WARNING):
+            train.run(given, resume="auto")
+        kept = tmp_path / attempt
+        assert (kept / "fates.jsonl").read_text() == f"of {attempt}"
+        assert (kept / "evals" / "step_000000.json").read_text() == f"of {attempt}"
+        assert f"its record is in {kept} now, and it starts again" in caplog.text
+        assert not (tmp_path / "fates.jsonl").exists() and (tmp_path / "notes").is_dir()
+        assert (tmp_path / "checkpoints" / "step_000001.partial").is_dir()
+        assert (tmp_path / "config.yaml").is_file()  # of the run that has started
+    assert begun == [None, None]

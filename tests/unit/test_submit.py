@@ -83,6 +83,25 @@ def test_resume_and_python_are_passed_on(folder):
     assert entrypoint == "/opt/py -m rl train configs/sft.yaml --resume"
 
 
+def test_a_training_run_may_be_submitted_again(folder):
+    entrypoint = submit.build_entrypoint(parse("seed=1"), "train", [])
+    assert entrypoint == "python -m rl train configs/sft.yaml --auto-resume seed=1"
+
+
+def test_a_job_that_is_stopped_has_the_time_of_the_config(graded):
+    """90.5 s and a margin of 180 s; what the user says comes first, and a job that is no training has Ray's own."""
+
+    def env(config, *extra):
+        client = Client()
+        assert submit.submit(submit.parse_args([config, "--address", "http://head:8265", *extra]), client) == 0
+        return client.submitted[0]["runtime_env"]["env_vars"].get("RAY_JOB_STOP_WAIT_TIME_S")
+
+    assert env("configs/rl.yaml", "checkpoint.stop_within_s=90.5") == "271"
+    assert env("configs/pipeline.yaml") == "300"
+    assert env("configs/rl.yaml", "--env", "RAY_JOB_STOP_WAIT_TIME_S=7") == "7"
+    assert env("configs/sft.yaml") is None
+
+
 def test_a_head_on_this_machine_uses_this_interpreter(folder):
     args = submit.parse_args(["configs/sft.yaml", "--address", "http://127.0.0.1:8265"])
     assert shlex.split(submit.build_entrypoint(args, "sft", []))[0] == sys.executable
@@ -203,7 +222,7 @@ def test_tokens_that_configs_name_are_passed_on_and_never_shown(graded, capsys, 
         return client.submitted[0]["runtime_env"]["env_vars"], client.submitted[0]["entrypoint"]
 
     env, entrypoint = job()
-    assert env == {"PYTHONUNBUFFERED": "1", "JUDGE_KEY": "s3cret-judge"}
+    assert env == {"PYTHONUNBUFFERED": "1", "JUDGE_KEY": "s3cret-judge", "RAY_JOB_STOP_WAIT_TIME_S": "300"}
     out, err = capsys.readouterr()
     assert "token JUDGE_KEY: passed on" in err and "token REWARDS_KEY: not set here" in err
     assert "s3cret" not in out + err + entrypoint
