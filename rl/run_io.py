@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -193,7 +194,7 @@ class RunIO:
     async def _complete(self, learner: LearnerGroup, partial: Path, final: Path, state: dict[str, Any]) -> None:
         with waiting("checkpoint", f"files of {final.name}"):
             await learner.written()
-        complete(partial, final, state, self.config.checkpoint.keep)
+        await asyncio.to_thread(complete, partial, final, state, self.config.checkpoint.keep)
 
 
 def engine_metrics(loads: Iterable[EngineLoad]) -> dict[str, float]:
@@ -213,5 +214,5 @@ async def _nothing() -> None:
 
 
 def latest_checkpoint(run: Path) -> Checkpoint:
-    """The newest complete checkpoint; see `rl.checkpoint_folder.latest` for what is raised."""
+    """The newest whole checkpoint; see `rl.checkpoint_folder.latest` for what is raised."""
     return latest(run, _STATE_KEYS)
