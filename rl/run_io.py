@@ -11,6 +11,7 @@ from typing import Any
 from rl import recording
 from rl.checkpoint_folder import CHECKPOINTS, Checkpoint, begin, complete, latest
 from rl.cluster import LearnerGroup, RewardClient, RolloutPool
+from rl.config.base import save_config
 from rl.config.rollout import SamplingConfig
 from rl.config.train import TrainConfig
 from rl.data.store import ProfileRequest, PromptSource
@@ -18,6 +19,7 @@ from rl.eval.runner import attempt_all, attempt_seed, evaluate, group_seed
 from rl.fleet import Fleet
 from rl.ledger import FATES, Ledger
 from rl.metrics.console import RunTable, waiting_line
+from rl.metrics.files import CONFIG
 from rl.metrics.tracker import Tracker
 from rl.records import ScoredGroup
 from rl.rollout.engine import EngineLoad
@@ -76,7 +78,9 @@ class RunIO:
         """The folder to record a step into, if it is to be."""
         if not self.config.record.due(step):
             return None
-        return str(recording.begin(Path(self.config.out), step).absolute())
+        folder = recording.begin(Path(self.config.out), step).absolute()
+        save_config(self.config, folder / CONFIG)
+        return str(folder)
 
     async def recorded(
         self,
