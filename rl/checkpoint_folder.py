@@ -94,11 +94,11 @@ def latest(run: Path, needed: Set[str]) -> Checkpoint:
     return _newest(folders, needed, [])
 
 
-def before(damaged: Checkpoint, cause: TornCheckpointError) -> Checkpoint:
+def before(damaged: Checkpoint, cause: TornCheckpointError, needed: Set[str]) -> Checkpoint:
     """As `latest`, of the checkpoints older than one that turned out to be torn; `cause` says how it is."""
-    folder, state = damaged
+    folder = damaged.folder
     older = [path for path in _folders(folder.parent.parent) if path.name < folder.name]
-    return _newest(older, state.keys(), [str(cause)])
+    return _newest(older, needed, [str(cause)])
 
 
 def set_aside_newer(folder: Path) -> None:

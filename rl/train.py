@@ -36,7 +36,7 @@ from rl.nodes import bring_up, connect
 from rl.reward_setup import Carried, carry, check_mixture, check_tasks, problems
 from rl.rollout.worker import PromptTask
 from rl.run_folder import check_steps, claimed, compare_settings, folder_problems
-from rl.run_io import RunIO, latest_checkpoint
+from rl.run_io import STATE_KEYS, RunIO, finished_groups, latest_checkpoint
 from rl.watch import waiting, watching
 from rl.workers import Pool, handle
 
@@ -164,7 +164,10 @@ async def _train(config: TrainConfig, carried: Carried, found: Checkpoint | None
                 if found is None:
                     await io.evaluate(pool, rewards, 0)
                 requeued = found.state["requeued"] if found else ()
-                loop = Loop(config, pool, rewards, learner, prompts, ledger, io, version, ledger.in_flight, requeued)
+                finished = await finished_groups(learner, found, config.algo.group_size) if found else []
+                done = {group.meta.uid for group in finished}
+                again = tuple(admission for admission in ledger.in_flight if admission.uid not in done)
+                loop = Loop(config, pool, rewards, learner, prompts, ledger, io, version, again, requeued, finished)
                 await _run_loop(loop)
     finally:
         if tracker is not None:
@@ -187,7 +190,7 @@ async def _run_loop(loop: Loop) -> None:
             # What is in flight would compete with the evaluation; it is on record, and a resume samples it.
             await pool.each("abort", [admission.uid for admission in ledger.in_flight])
             await loop.io.evaluate(pool, loop.rewards, config.steps)
-        parts = (loop.learner, loop.rewards, loop.prompts, ledger, loop.requeued)
+        parts = (loop.learner, loop.rewards, loop.prompts, ledger, loop.requeued, loop.buffer.finished)
         await (await loop.io.checkpoint(loop.version, *parts))
     finally:
         ledger.finish()
@@ -254,7 +257,7 @@ async def _restore(
             cause = describe_failure(exc)
             if not isinstance(cause, TornCheckpointError):
                 raise
-            found = before(found, cause)
+            found = before(found, cause, STATE_KEYS)
     state = found.state
     with waiting("push", f"version {version}"):
         await pool.push(await learner.publish())

@@ -32,7 +32,7 @@ from rl.metrics.tracker import Tracker, check_rows
 from rl.models.encoder import PromptEncoder
 from rl.models.policy import TokenScores
 from rl.run_folder import check_steps, claimed, compare_settings, folder_problems
-from rl.sft.checkpoints import Checkpoints, find
+from rl.sft.checkpoints import STATE_KEYS, Checkpoints, find
 from rl.sft.encode import RowEncoder, weights_of
 from rl.sft.evaluate import exact_match
 from rl.sft.feeder import Feeder, PixelStore, StepInput
@@ -239,7 +239,7 @@ class _Stage:
         try:
             self.step = self.strategy.load(found.folder / "learner")
         except TornCheckpointError as exc:
-            return self._restore(before(found, exc))
+            return self._restore(before(found, exc, STATE_KEYS))
         state = found.state
         self.mixture.load_state_dict(state["data"])
         tokens = state["tokens"] if self.rank == 0 else 0.0

@@ -41,10 +41,13 @@ def trained(run: Path) -> list[tuple[int, str, int]]:
 
 
 def learner_state(checkpoint: Path) -> dict[str, Any]:
-    """Everything in a learner checkpoint, flat."""
+    """Everything in a learner checkpoint, flat, but for generators that no step draws from: each process begins with
+    other ones."""
     reader = dcp.FileSystemReader(checkpoint / "learner")
     state: dict[str, Any] = {}
     for key, meta in reader.read_metadata().state_dict_metadata.items():
+        if key.startswith("random.") and key.endswith((".python", ".numpy")):
+            continue
         is_tensor = isinstance(meta, dcp.metadata.TensorStorageMetadata)
         state[key] = torch.empty(meta.size, dtype=meta.properties.dtype) if is_tensor else None
     dcp.load(state, storage_reader=reader, no_dist=True)
