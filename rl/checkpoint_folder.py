@@ -94,7 +94,7 @@ def latest(run: Path, needed: Set[str]) -> Checkpoint:
     return _newest(folders, needed, [])
 
 
-def before(damaged: Checkpoint, cause: TornCheckpointError, needed: Set[str]) -> Checkpoint:
+def checkpoint_before(damaged: Checkpoint, cause: TornCheckpointError, needed: Set[str]) -> Checkpoint:
     """As `latest`, of the checkpoints older than one that turned out to be torn; `cause` says how it is."""
     folder = damaged.folder
     older = [path for path in _folders(folder.parent.parent) if path.name < folder.name]

@@ -14,7 +14,7 @@ from typing import Any
 
 from rl.algo.advantages import load_group_function
 from rl.algo.plugins import load_function
-from rl.checkpoint_folder import Checkpoint, before, complete_checkpoints, how_to_go_on, set_aside_newer
+from rl.checkpoint_folder import Checkpoint, checkpoint_before, complete_checkpoints, how_to_go_on, set_aside_newer
 from rl.cluster import LearnerGroup, RewardClient, RolloutPool
 from rl.config.base import dump_yaml, read_yaml, save_config
 from rl.config.train import TrainConfig
@@ -257,7 +257,7 @@ async def _restore(
             cause = describe_failure(exc)
             if not isinstance(cause, TornCheckpointError):
                 raise
-            found = before(found, cause, STATE_KEYS)
+            found = checkpoint_before(found, cause, STATE_KEYS)
     state = found.state
     with waiting("push", f"version {version}"):
         await pool.push(await learner.publish())

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from rl.batch.sequences import MicroBatch
-from rl.checkpoint_folder import Checkpoint, before, complete_checkpoints, set_aside_newer
+from rl.checkpoint_folder import Checkpoint, checkpoint_before, complete_checkpoints, set_aside_newer
 from rl.config.base import read_yaml, save_config
 from rl.config.sft import SFTConfig
 from rl.errors import CheckpointError, ConfigError, DataError, DivergenceError, StoppedError, TornCheckpointError
@@ -239,7 +239,7 @@ class _Stage:
         try:
             self.step = self.strategy.load(found.folder / "learner")
         except TornCheckpointError as exc:
-            return self._restore(before(found, exc, STATE_KEYS))
+            return self._restore(checkpoint_before(found, exc, STATE_KEYS))
         state = found.state
         self.mixture.load_state_dict(state["data"])
         tokens = state["tokens"] if self.rank == 0 else 0.0
