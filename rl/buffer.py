@@ -76,6 +76,19 @@ class StalenessBuffer:
                 return sampled
         return 0
 
+    def finished(self) -> tuple[ScoredGroup, ...]:
+        """The groups that wait for the learner, for `restore`."""
+        return tuple(self._ready)
+
+    def restore(self, groups: Sequence[ScoredGroup]) -> None:
+        """Take in what had finished before a resumption, before anything is admitted.
+
+        Each gets a slot, also where there are fewer than there were: nothing is admitted until enough are released.
+        """
+        self._used += len(groups)
+        self._ready.extend(groups)
+        self._aged.update(group.meta.oldest_version for group in groups)
+
     async def put(self, group: ScoredGroup) -> None:
         """Hand in a finished group; it keeps its slot."""
         async with self._changed:

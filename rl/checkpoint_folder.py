@@ -1,20 +1,28 @@
-"""The checkpoints of a run on disk: whole or not at all, the newest found again, old ones removed.
+"""The checkpoints of a run on disk: whole or not at all, the newest whole one found again, old ones removed.
 
-`checkpoints/step_000040/` holds `learner/` and `driver.json`, whose presence says that the rest is complete.
+`checkpoints/step_000040/` holds `learner/` and `driver.json`, whose presence says that the rest is complete. It is
+called `step_000040.partial` while it is written, and `step_000040.torn` once a run went on from an older one because it
+could not be read.
 """
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
+import os
 import shutil
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rl.errors import CheckpointError, TornCheckpointError
 
+logger = logging.getLogger(__name__)
+
 CHECKPOINTS = "checkpoints"
 STATE = "driver.json"
+_TORN = ".torn"
 
 
 class Checkpoint(NamedTuple):
@@ -35,41 +43,102 @@ def begin(final: Path) -> Path:
 
 
 def complete(partial: Path, final: Path, state: Mapping[str, Any], keep: int) -> None:
-    """Give a folder in which the rest is written its name, and remove all but the `keep` newest checkpoints."""
+    """Give a folder in which the rest is written its name, and remove all but the `keep` newest checkpoints.
+
+    The files are on the disk itself before they get the name, and the name is before any older checkpoint goes: a
+    machine that dies at any moment leaves a whole one. Blocks for as long as that takes.
+    """
     (partial / STATE).write_text(json.dumps(state))
+    for here, _, names in os.walk(partial, topdown=False):
+        for name in names:
+            _flush(Path(here) / name)
+        _flush(Path(here))
     partial.rename(final)
-    for old in complete_checkpoints(final.parent.parent)[:-keep]:
-        shutil.rmtree(old)
+    run = final.parent.parent
+    for holder in (final.parent, run):
+        _flush(holder)
+    for old in (*complete_checkpoints(run)[:-keep], final.with_suffix(_TORN)):
+        shutil.rmtree(old, ignore_errors=old.suffix == _TORN)
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or the list of what a folder holds, has reached the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as exc:
+        # Some network file systems can't do it for folders, and keep their names in order themselves.
+        if not path.is_dir() or exc.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
 
 
 def complete_checkpoints(run: Path) -> list[Path]:
     """Checkpoint folders of a run, oldest first; half-written ones are not among them."""
-    found = (run / CHECKPOINTS).glob("step_*")
-    return sorted(path for path in found if not path.suffix and (path / STATE).is_file())
+    return [path for path in _folders(run) if (path / STATE).is_file()]
 
 
 def latest(run: Path, needed: Set[str]) -> Checkpoint:
-    """The newest complete checkpoint.
+    """The newest checkpoint whose driver state can be read; what is newer is warned of.
 
     Args:
         needed: keys that the state must have.
     Raises:
-        CheckpointError: there is none.
-        TornCheckpointError: its driver state can't be read.
+        CheckpointError: there is no checkpoint.
+        TornCheckpointError: there is none that can be read; says what was found of each.
     """
-    found = complete_checkpoints(run)
-    if not found:
+    folders = _folders(run)
+    if not folders:
         raise CheckpointError(f"{run} has no complete checkpoint to resume from; start without --resume")
-    folder = found[-1]
-    path = folder / STATE
+    return _newest(folders, needed, [])
+
+
+def checkpoint_before(damaged: Checkpoint, cause: TornCheckpointError, needed: Set[str]) -> Checkpoint:
+    """As `latest`, of the checkpoints older than one that turned out to be torn; `cause` says how it is."""
+    folder = damaged.folder
+    older = [path for path in _folders(folder.parent.parent) if path.name < folder.name]
+    return _newest(older, needed, [str(cause)])
+
+
+def set_aside_newer(folder: Path) -> None:
+    """Rename what is newer than the checkpoint that a run goes on from: the run makes those steps and names again."""
+    for path in _folders(folder.parent.parent):
+        if path.name > folder.name:
+            shutil.rmtree(path.with_suffix(_TORN), ignore_errors=True)
+            path.rename(path.with_suffix(_TORN))
+
+
+def _folders(run: Path) -> list[Path]:
+    return sorted(path for path in (run / CHECKPOINTS).glob("step_*") if not path.suffix)
+
+
+def _newest(folders: Sequence[Path], needed: Iterable[str], torn: list[str]) -> Checkpoint:
+    """The last folder with a whole state; `torn` says what is wrong with those that were looked at before."""
+    for folder in reversed(folders):
+        try:
+            state = _read_state(folder / STATE, needed)
+        except TornCheckpointError as exc:
+            torn.append(str(exc))
+            continue
+        for finding in torn:
+            logger.warning("%s; going on from the checkpoint before it, %s", finding, folder)
+        return Checkpoint(folder, state)
+    raise TornCheckpointError(
+        f"{'; '.join(torn)}; there is no older checkpoint that is whole; bring one back from a copy, or start anew "
+        "with another `out`"
+    )
+
+
+def _read_state(path: Path, needed: Iterable[str]) -> dict[str, Any]:
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as exc:
-        raise TornCheckpointError(f"{path} is torn: {exc}; {way_back(folder)}") from exc
-    missing = sorted(needed - state.keys()) if isinstance(state, dict) else sorted(needed)
+        raise TornCheckpointError(f"{path} is torn: {exc}") from exc
+    missing = sorted(set(needed) - state.keys()) if isinstance(state, dict) else sorted(needed)
     if missing:
-        raise TornCheckpointError(f"{path} is torn: it lacks {', '.join(missing)}; {way_back(folder)}")
-    return Checkpoint(folder, state)
+        raise TornCheckpointError(f"{path} is torn: it lacks {', '.join(missing)}")
+    return state
 
 
 def how_to_go_on(run: Path) -> str:
@@ -78,11 +147,3 @@ def how_to_go_on(run: Path) -> str:
     if found:
         return f"go on with --resume (last checkpoint: step {int(found[-1].name.rpartition('_')[2])})"
     return f"there is no checkpoint yet: remove {run} and start again"
-
-
-def way_back(damaged: Path) -> str:
-    """What to do about a checkpoint folder that can't be read."""
-    older = [path for path in complete_checkpoints(damaged.parent.parent) if path.name < damaged.name]
-    if older:
-        return f"move {damaged} away, and --resume goes on from the complete checkpoint before it, {older[-1]}"
-    return f"there is no older checkpoint; bring {damaged} back from a copy, or start anew with another `out`"

@@ -12,6 +12,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rl.batch.packing import CostModel
+from rl.batch.plan import UpdateShare
 from rl.config.data import PromptConfig
 from rl.config.endpoint import EndpointConfig
 from rl.config.rollout import RewardConfig, RolloutConfig
@@ -23,7 +24,7 @@ from rl.errors import FetchError, GroupsLostError
 from rl.failures import of_ranks, remote_causes
 from rl.fleet import Fleet
 from rl.learner.actor import REISSUE, LearnerRank
-from rl.mail import Mail
+from rl.mail import Mail, Part
 from rl.nodes import bring_up, close_actors, lacks_now, placement
 from rl.records import Grades, GroupMeta, LostGroups
 from rl.reward_setup import Carried, carry, check_answer_types
@@ -309,9 +310,16 @@ class LearnerGroup:
         """Metrics of a recorded step that is done again, and the digest of the weights after it."""
         return (await self._all("replay", folder))[0], await self.digest()
 
-    async def save(self, folder: str, background: bool) -> None:
-        """Write a checkpoint; with `background` the files are complete when `written` returns."""
-        await self._all("save", folder, background)
+    async def save(self, folder: str, background: bool, finished: UpdateShare) -> None:
+        """Write a checkpoint, with finished groups; with `background` the files are complete when `written` returns."""
+        given = [finished] + [None] * (len(self.ranks) - 1)
+        saves = [rank.save.remote(folder, background, part) for rank, part in zip(self.ranks, given, strict=True)]
+        await of_ranks(saves)
+
+    async def finished(self, folder: str) -> dict[int, Part]:
+        """The finished groups that a checkpoint holds, by uid. Raises DataError if they can't be read."""
+        uids, column = self.ranks[0].finished.options(num_returns=2).remote(folder)
+        return {uid: Part(column, row) for row, uid in enumerate((await of_ranks([uids]))[0])}
 
     async def written(self) -> None:
         """Wait for the files of the last checkpoint, beside whatever else the learner does."""

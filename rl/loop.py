@@ -75,12 +75,16 @@ class Loop:
         version: int = 0,
         pending: tuple[Admission, ...] = (),
         requeued: Sequence[str] = (),
+        finished: Sequence[ScoredGroup] = (),
     ) -> None:
         self.config, self.pool, self.rewards, self.learner = config, pool, rewards, learner
         self.prompts, self.ledger, self.io = prompts, ledger, io
         self.version = version
         self.buffer = StalenessBuffer(config.algo.prompts_per_step, config.algo.max_staleness, config.algo.late_groups)
+        self.buffer.restore(finished)
         self.window = StepWindow()
+        for group in finished:
+            self.window.finished(group)
         self._served = version
         """The last version that has reached every engine."""
         self._pending = deque(pending)
@@ -333,7 +337,7 @@ class Loop:
         if save:
             if self._writing is not None:
                 await self._writing
-            parts = (self.learner, self.rewards, self.prompts, self.ledger, self.requeued)
+            parts = (self.learner, self.rewards, self.prompts, self.ledger, self.requeued, self.buffer.finished)
             self._writing = self._spawn(await self.io.checkpoint(step, *parts))
         self._stall_counts, self._progress = True, time.monotonic()
 

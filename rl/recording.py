@@ -5,6 +5,7 @@
                             starts from the model's folder
         random_0.npz        random state of rank 0 at that moment, and so on
         rank_0.json         its groups: admissions, samples, versions, advantages; rank_0.npz: ids, logprobs, pixels
+        config.yaml         the run's settings at that step, which a resumption may change later
         step.json           seeds, workers, the step's metrics and the digest of the weights after it
 
 Plain JSON and arrays without pickles: a record can be read by anybody, and reading one runs no code of its author.

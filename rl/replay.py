@@ -11,7 +11,7 @@ from typing import Any
 from rl.cluster import LearnerGroup
 from rl.config.base import parse_config, read_yaml
 from rl.config.train import TrainConfig
-from rl.errors import ConfigError
+from rl.errors import ConfigError, DataError
 from rl.failures import remote_causes
 from rl.interruptible import run_interruptible
 from rl.metrics.files import CONFIG
@@ -44,13 +44,12 @@ def replay(run: Path, step: int) -> list[Difference]:
         ConfigError: `run` holds no run.
         DataError: the step was not recorded, or its record is torn.
     """
-    file = run / CONFIG
-    if not file.is_file():
-        raise ConfigError(f"{run} holds no run: {file} is missing; give the `out` of a run")
-    config = parse_config(TrainConfig, read_yaml(file), where=str(file))
-    outcome = read_outcome(run, step)
+    if not (run / CONFIG).is_file():
+        raise ConfigError(f"{run} holds no run: {run / CONFIG} is missing; give the `out` of a run")
+    outcome, folder = read_outcome(run, step), step_folder(run, step).absolute()
+    config = _recorded_config(folder / CONFIG)
     connect(config.ray_address, learner=config.learner)
-    metrics, digest = run_interruptible(_replay(config, step_folder(run, step).absolute()))
+    metrics, digest = run_interruptible(_replay(config, folder))
     return compare(outcome["metrics"], metrics, outcome["weights"], digest)
 
 
@@ -61,6 +60,16 @@ def compare(
     names = [name for name in dict.fromkeys((*recorded, *replayed)) if not name.startswith(CLOCKS)]
     rows = [Difference(name, recorded.get(name), replayed.get(name)) for name in sorted(names)]
     return [*rows, Difference(WEIGHTS, weights, digest)]
+
+
+def _recorded_config(file: Path) -> TrainConfig:
+    """The settings that the step was made with: those of the run may be other ones since it was resumed."""
+    if not file.is_file():
+        raise DataError(
+            f"{file} is missing: records of older versions don't hold the run's settings, without which the step may "
+            "come out otherwise; put the run's config.yaml as it was at that step there"
+        )
+    return parse_config(TrainConfig, read_yaml(file), where=str(file))
 
 
 async def _replay(config: TrainConfig, folder: Path) -> tuple[dict[str, Any], str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,19 +12,26 @@ from typing import Any
 from rl import recording
 from rl.checkpoint_folder import CHECKPOINTS, Checkpoint, begin, complete, latest
 from rl.cluster import LearnerGroup, RewardClient, RolloutPool
+from rl.config.base import save_config
 from rl.config.rollout import SamplingConfig
 from rl.config.train import TrainConfig
 from rl.data.store import ProfileRequest, PromptSource
+from rl.errors import DataError
 from rl.eval.runner import attempt_all, attempt_seed, evaluate, group_seed
+from rl.failures import describe_failure
+from rl.finished import describe, described, share_of
 from rl.fleet import Fleet
 from rl.ledger import FATES, Ledger
 from rl.metrics.console import RunTable, waiting_line
+from rl.metrics.files import CONFIG
 from rl.metrics.tracker import Tracker
 from rl.records import ScoredGroup
 from rl.rollout.engine import EngineLoad
 from rl.watch import waiting
 
-_STATE_KEYS = {"step", "started", "prompts", "ledger", "requeued", "rewards", "rows"}
+logger = logging.getLogger(__name__)
+
+STATE_KEYS = {"step", "started", "prompts", "ledger", "requeued", "rewards", "rows"}
 
 
 class RunIO:
@@ -75,7 +84,9 @@ class RunIO:
         """The folder to record a step into, if it is to be."""
         if not self.config.record.due(step):
             return None
-        return str(recording.begin(Path(self.config.out), step).absolute())
+        folder = recording.begin(Path(self.config.out), step).absolute()
+        save_config(self.config, folder / CONFIG)
+        return str(folder)
 
     async def recorded(
         self,
@@ -162,6 +173,7 @@ class RunIO:
         prompts: PromptSource,
         ledger: Ledger,
         requeued: Callable[[], Sequence[str]],
+        finished: Callable[[], Sequence[ScoredGroup]],
     ) -> Coroutine[Any, Any, None]:
         """Take learner and driver state at one moment; a torn write never has the name `checkpoints/step_N`.
 
@@ -175,25 +187,27 @@ class RunIO:
         partial = begin(final)
         with waiting("checkpoint", f"states of the reward workers, step {step}"):
             grading = await rewards.state_dict()
-        state = {  # taken at one moment: rows, fates and prompts in flight must fit together
+        groups = finished()
+        state = {  # taken at one moment: rows, fates, prompts in flight and finished groups must fit together
             "step": step,
             "started": self.started,
             "prompts": prompts.state_dict(),
             "ledger": ledger.state_dict(),
             "requeued": list(requeued()),
             "rewards": grading,
+            "finished": describe(groups),
             "rows": self.tracker.mark(step),
         }
         start = time.time()
         with waiting("checkpoint", f"copies of the learner's state, step {step}"):
-            await learner.save(str(partial), self.config.checkpoint.background)
+            await learner.save(str(partial), self.config.checkpoint.background, share_of(groups))
         self.timeline("learner", "checkpoint", start, time.time(), step)
         return self._complete(learner, partial, final, state)
 
     async def _complete(self, learner: LearnerGroup, partial: Path, final: Path, state: dict[str, Any]) -> None:
         with waiting("checkpoint", f"files of {final.name}"):
             await learner.written()
-        complete(partial, final, state, self.config.checkpoint.keep)
+        await asyncio.to_thread(complete, partial, final, state, self.config.checkpoint.keep)
 
 
 def engine_metrics(loads: Iterable[EngineLoad]) -> dict[str, float]:
@@ -213,5 +227,24 @@ async def _nothing() -> None:
 
 
 def latest_checkpoint(run: Path) -> Checkpoint:
-    """The newest complete checkpoint; see `rl.checkpoint_folder.latest` for what is raised."""
-    return latest(run, _STATE_KEYS)
+    """The newest whole checkpoint; see `rl.checkpoint_folder.latest` for what is raised."""
+    return latest(run, STATE_KEYS)
+
+
+async def finished_groups(learner: LearnerGroup, found: Checkpoint, group_size: int) -> list[ScoredGroup]:
+    """The groups that waited for the learner at a checkpoint, without those of another size than groups now have.
+
+    None where their tokens can't be read, which is warned of: they are sampled again like all that was in flight.
+    """
+    rows = [row for row in found.state.get("finished", []) if len(row["rewards"]) == group_size]
+    if not rows:
+        return []
+    try:
+        with waiting("restore", "finished groups"):
+            return described(rows, await learner.finished(str(found.folder.absolute())))
+    except Exception as exc:
+        cause = describe_failure(exc)
+        if not isinstance(cause, DataError):
+            raise
+        logger.warning("%s; %d finished groups are sampled again", cause, len(rows))
+        return []

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from rl.algo.advantages import load_group_function
 from rl.algo.plugins import load_function
-from rl.checkpoint_folder import Checkpoint, complete_checkpoints, how_to_go_on, way_back
+from rl.checkpoint_folder import Checkpoint, checkpoint_before, complete_checkpoints, how_to_go_on, set_aside_newer
 from rl.cluster import LearnerGroup, RewardClient, RolloutPool
 from rl.config.base import dump_yaml, read_yaml, save_config
 from rl.config.train import TrainConfig
@@ -36,7 +36,7 @@ from rl.nodes import bring_up, connect
 from rl.reward_setup import Carried, carry, check_mixture, check_tasks, problems
 from rl.rollout.worker import PromptTask
 from rl.run_folder import check_steps, claimed, compare_settings, folder_problems, holds_rows, set_aside
-from rl.run_io import RunIO, latest_checkpoint
+from rl.run_io import STATE_KEYS, RunIO, finished_groups, latest_checkpoint
 from rl.stopping import CutShortError, unless
 from rl.watch import waiting, watching
 from rl.workers import Pool, handle
@@ -125,10 +125,12 @@ def _drive(config: TrainConfig, out: Path, resume: bool) -> None:
 
 
 def _open_record(config: TrainConfig, carried: Carried, found: Checkpoint | None) -> Tracker:
-    """Open the files of a run; those of one that is resumed go back to where its checkpoint left them."""
+    """Open the files of a run; those of one that is resumed go back to where its checkpoint left them, and newer
+    checkpoints, which are torn, are renamed."""
     out, mark = Path(config.out), found.state["rows"] if found else None
-    if mark is not None:
-        check_rows(out, mark)
+    if found is not None:
+        check_rows(out, found.state["rows"])
+        set_aside_newer(found.folder)
     save_config(config, out / CONFIG)
     if carried.mixture is not None:
         (out / MIXTURE).write_text(dump_yaml(carried.mixture.model_dump(mode="json", exclude_defaults=True)))
@@ -164,7 +166,7 @@ async def _train(config: TrainConfig, carried: Carried, found: Checkpoint | None
         rewards = RewardClient(config.rewards, answer_types, carried)
         await bring_up({"reward workers": rewards.ready()}, config.stall_timeout_s)
         prompts = prompt_source(config, ids)
-        version = await _restore(found, pool, learner, rewards, prompts)
+        version, found = await _restore(found, pool, learner, rewards, prompts)
         tracker = tracker or _open_record(config, carried, found)
         ledger = Ledger(tracker.fate)
         if found is not None:
@@ -180,7 +182,10 @@ async def _train(config: TrainConfig, carried: Carried, found: Checkpoint | None
                 if found is None:
                     await io.evaluate(pool, rewards, 0)
                 requeued = found.state["requeued"] if found else ()
-                loop = Loop(config, pool, rewards, learner, prompts, ledger, io, version, ledger.in_flight, requeued)
+                finished = await finished_groups(learner, found, config.algo.group_size) if found else []
+                done = {group.meta.uid for group in finished}
+                again = tuple(admission for admission in ledger.in_flight if admission.uid not in done)
+                loop = Loop(config, pool, rewards, learner, prompts, ledger, io, version, again, requeued, finished)
                 await _run_loop(loop)
     finally:
         if tracker is not None:
@@ -206,7 +211,7 @@ async def _run_loop(loop: Loop) -> None:
                     f"{config.checkpoint.stop_within_s:g} s (checkpoint.stop_within_s), so no further checkpoint was "
                     f"written; {how_to_go_on(Path(config.out))}"
                 )
-            parts = (loop.learner, loop.rewards, loop.prompts, ledger, loop.requeued)
+            parts = (loop.learner, loop.rewards, loop.prompts, ledger, loop.requeued, loop.buffer.finished)
             await (await loop.io.checkpoint(loop.version, *parts))
             if loop.version < config.steps:
                 raise StoppedError(f"stopped after step {loop.version} of {config.steps}; go on with --resume")
@@ -284,25 +289,30 @@ async def _restore(
     learner: LearnerGroup,
     rewards: RewardClient,
     prompts: PromptSource,
-) -> int:
-    """Load a checkpoint into every part that writes no files; returns the version to go on from."""
+) -> tuple[int, Checkpoint | None]:
+    """Load a checkpoint, or if it is torn the one before it, into every part that writes no files.
+
+    Returns the version to go on from, and the checkpoint that was loaded.
+    """
     if found is None:
-        return 0
-    folder, state = found
-    try:
-        with waiting("restore", folder.name):
-            version = await learner.load(str(folder.absolute()))
-    except Exception as exc:
-        cause = describe_failure(exc)
-        if isinstance(cause, TornCheckpointError):
-            raise TornCheckpointError(f"{cause}; {way_back(folder)}") from exc
-        raise
+        return 0, None
+    version = None
+    while version is None:
+        try:
+            with waiting("restore", found.folder.name):
+                version = await learner.load(str(found.folder.absolute()))
+        except Exception as exc:
+            cause = describe_failure(exc)
+            if not isinstance(cause, TornCheckpointError):
+                raise
+            found = checkpoint_before(found, cause, STATE_KEYS)
+    state = found.state
     with waiting("push", f"version {version}"):
         await pool.push(await learner.publish())
     prompts.load_state_dict(state["prompts"])
     with waiting("restore", "states of the reward workers"):
         await rewards.load_state_dict(state["rewards"])
-    return version
+    return version, found
 
 
 async def _make_probe(config: TrainConfig, pool: RolloutPool, learner: LearnerGroup, ids: tuple[str, ...]) -> Any:

@@ -1,7 +1,7 @@
 """One rank of the RL learner: a sharded policy, its optimiser, and the step that turns groups into a new version.
 
 Created as a Ray actor by `rl.cluster.LearnerGroup`. All ranks get the same calls at the same time, because every public
-method below but `written` and `reissue` holds collectives.
+method below but `written`, `reissue` and `finished` holds collectives.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from rl.batch.plan import UpdateShare
 from rl.batch.sequences import ImageTable, MicroBatch
 from rl.config.train import TrainConfig
 from rl.errors import CheckpointError, DivergenceError, FetchError, first_lines
+from rl.finished import read_groups, write_groups
 from rl.learner import randomness
 from rl.learner.batches import MicroBatcher, shape_sums
 from rl.learner.build import build_strategy
@@ -165,14 +166,16 @@ class LearnerRank:
         tensors = checkpoint_tensors(self.policy, self.strategy)
         return pack(tensors, self.version).checksum if self.rank == 0 else None
 
-    def save(self, folder: str, background: bool) -> None:
-        """Learner state (DCP) and a Hugging Face export below `folder`; `written` waits for them.
+    def save(self, folder: str, background: bool, finished: UpdateShare | None = None) -> None:
+        """Learner state (DCP), a Hugging Face export and `finished` groups below `folder`; `written` waits for them.
 
         With `background` this returns when copies are made and the next step may start.
         """
         path = Path(folder)
         state = self.strategy.save(path / _STATE, self.version, background)
         self._writing = [state, self._writer.submit(export_hf(self.strategy, self.config.model, path / "hf"))]
+        if finished is not None:
+            self._writing.append(self._writer.submit(_write_finished, path, finished))
         if not background:
             self.written()
 
@@ -188,6 +191,11 @@ class LearnerRank:
         """Restore the learner's state; returns its version."""
         self.version = self.strategy.load(Path(folder) / _STATE)
         return self.version
+
+    def finished(self, folder: str) -> tuple[tuple[int, ...], list[Group]]:
+        """The uids of the groups that `save` wrote, and the groups. Raises DataError if they can't be read."""
+        groups = read_groups(Path(folder))
+        return tuple(group.uid for group in groups), groups
 
     def close(self) -> None:
         if self._sync is not None:
@@ -308,6 +316,12 @@ def _fetch(updates: list[UpdateShare]) -> tuple[dict[int, Group], tuple[int, ...
         else:
             groups[part.uid] = found[part.payload.row]
     return groups, tuple(lost)
+
+
+def _write_finished(folder: Path, share: UpdateShare) -> None:
+    """Groups whose node is gone are left out, and sampled again after a resumption."""
+    groups, _ = _fetch([share])
+    write_groups(folder, list(groups.values()))
 
 
 def _add(total: defaultdict[str, float], more: Mapping[str, float]) -> None:

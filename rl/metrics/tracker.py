@@ -75,8 +75,13 @@ class Tracker:
         return cls(run_dir, tensorboard=config.tensorboard, wandb=config.wandb, resume=resume)
 
     def mark(self, step: int) -> dict[str, int]:
-        """Where the files stand: their sizes in bytes by name, and `step`. For `resume`."""
+        """Where the files stand: their sizes in bytes by name, and `step`. For `resume`.
+
+        What they hold by then is on the disk itself, so that a checkpoint never counts rows that a machine lost.
+        """
         with self._lock:
+            for stream in self._files.values():
+                os.fsync(stream.fileno())
             paths = {name: self.run_dir / name for name in ROW_FILES}
             return {"step": step} | {name: path.stat().st_size if path.exists() else 0 for name, path in paths.items()}
 

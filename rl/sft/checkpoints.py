@@ -16,12 +16,12 @@ from rl.errors import CheckpointError, first_lines
 from rl.learner.checkpoint import causes
 from rl.learner.strategy import Strategy
 
-_STATE_KEYS = {"step", "data", "rows", "tokens", "skipped", "seconds"}
+STATE_KEYS = {"step", "data", "rows", "tokens", "skipped", "seconds"}
 
 
 def find(run: Path) -> Checkpoint:
     """The newest checkpoint; see `rl.checkpoint_folder.latest` for what is raised."""
-    return latest(run, _STATE_KEYS)
+    return latest(run, STATE_KEYS)
 
 
 class Checkpoints:

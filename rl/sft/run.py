@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from rl.batch.sequences import MicroBatch
-from rl.checkpoint_folder import Checkpoint, complete_checkpoints, way_back
+from rl.checkpoint_folder import Checkpoint, checkpoint_before, complete_checkpoints, set_aside_newer
 from rl.config.base import read_yaml, save_config
 from rl.config.sft import SFTConfig
 from rl.errors import CheckpointError, ConfigError, DataError, DivergenceError, StoppedError, TornCheckpointError
@@ -32,7 +32,7 @@ from rl.metrics.tracker import Tracker, check_rows
 from rl.models.encoder import PromptEncoder
 from rl.models.policy import TokenScores
 from rl.run_folder import check_steps, claimed, compare_settings, folder_problems
-from rl.sft.checkpoints import Checkpoints, find
+from rl.sft.checkpoints import STATE_KEYS, Checkpoints, find
 from rl.sft.encode import RowEncoder, weights_of
 from rl.sft.evaluate import exact_match
 from rl.sft.feeder import Feeder, PixelStore, StepInput
@@ -136,11 +136,13 @@ class _Stage:
         self.skips = Skips(learner.optimizer.max_skipped_in_a_row)
         self.sums, self.step = _Sums(), 0
         if found is not None:
-            self._restore(found)
+            found = self._restore(found)
         self.checkpoints = Checkpoints(out, config.checkpoint, self.strategy, rank, self.step)
         self.tracker: Tracker | None = None
         if rank == 0:
             save_config(config, out / CONFIG)
+            if found is not None:
+                set_aside_newer(found.folder)
             self.tracker = Tracker.from_config(out, config.tracker, found.state["rows"] if found else None)
             total = sum(part.rows.total for part in self.mixture.parts)
             print(f"sft {out}: {total} rows, {trained / 1e6:.2f}M parameters learn", flush=True)
@@ -232,15 +234,17 @@ class _Stage:
         }
         self.checkpoints.save(self.step, state)
 
-    def _restore(self, found: Checkpoint) -> None:
-        folder, state = found
+    def _restore(self, found: Checkpoint) -> Checkpoint:
+        """Load a checkpoint, or if it is torn the one before it; returns the one that was loaded."""
         try:
-            self.step = self.strategy.load(folder / "learner")
+            self.step = self.strategy.load(found.folder / "learner")
         except TornCheckpointError as exc:
-            raise TornCheckpointError(f"{exc}; {way_back(folder)}") from exc
+            return self._restore(checkpoint_before(found, exc, STATE_KEYS))
+        state = found.state
         self.mixture.load_state_dict(state["data"])
         tokens = state["tokens"] if self.rank == 0 else 0.0
         self.sums = _Sums(tokens, state["skipped"], state["seconds"])
+        return found
 
     def _seconds(self) -> float:
         return self.sums.seconds + time.monotonic() - self._started

@@ -18,7 +18,8 @@ pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_replayed_step_is_the_recorded_one(cluster: None, paths: Paths, tmp_path: Path, ranks: int) -> None:
-    """The first step, which starts from the model's folder, and a later one, which has momenta; two updates each."""
+    """The first step, which starts from the model's folder, and a later one, which has momenta; two updates each. The
+    run was resumed since with more steps, and so with another schedule."""
     changes = {
         "steps": 3,
         "stall_timeout_s": 600,
@@ -26,8 +27,12 @@ def test_a_replayed_step_is_the_recorded_one(cluster: None, paths: Paths, tmp_pa
         "learner__ranks": ranks,
         "algo__updates_per_step": 2,
         "algo__max_staleness": 1,
+        "learner__optimizer__schedule": "linear",
     }
-    out = train.run(train_config(paths, tmp_path / "run", **changes))
+    config = train_config(paths, tmp_path / "run", **changes)
+    out = train.run(config)
+    # Of 4 steps the third has another learning rate than of 3; what was recorded stays as it was made.
+    train.run(config.model_copy(update={"steps": 4}), resume=True)
     metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     for step in (1, 3):
         rows = {row.name: row for row in replay(out, step)}

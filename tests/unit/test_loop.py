@@ -12,6 +12,7 @@ from rl.config.train import CheckpointConfig, EvalDuringConfig
 from rl.data.store import OrderedPrompts, ProfileRequest
 from rl.ledger import Admission
 from tests.unit.fake_run import SECONDS, FakeRun, complete
+from tests.unit.groups import make_group
 
 
 @pytest.mark.parametrize("staleness", [0, 1, 3])
@@ -178,6 +179,40 @@ async def test_a_resumed_run_starts_with_the_prompts_in_flight(tmp_path):
     generated = [event for event in run.events if event[0] == "generate"]
     assert [event[1:3] for event in generated[:2]] == [(0, "s7"), (1, "s3")]
     assert resumed.version == 5 and run.ledger.counts()["trained"] == 4
+
+
+async def test_a_resumed_run_trains_what_had_finished_and_does_not_sample_it_again(tmp_path):
+    """Of five groups that waited at step 3 one is too old by then; it is sampled again, the others are trained."""
+    run = FakeRun(str(tmp_path), max_staleness=1)
+    loop = run.loop(steps=5)
+    for uid in range(6):
+        run.ledger.admit(f"s{uid}", 2)
+    finished = []
+    for uid, oldest in enumerate((2, 3, 2, 1, 3)):
+        made = make_group(uid, oldest=oldest)
+        meta = replace(made.meta, sample_id=f"s{uid}")
+        finished.append(replace(made, meta=meta, payload=meta))
+    pending = run.ledger.in_flight[5:]
+    parts = (loop.pool, loop.rewards, loop.learner, loop.prompts, run.ledger, loop.io, 3, pending, (), finished)
+    resumed = rl.loop.Loop(run.config, *parts)
+    assert resumed.buffer.used == 5 > resumed.buffer.capacity  # it was larger before
+    assert resumed.buffer.finished() == tuple(finished)
+    run.engine_version = 3
+    run.events += [("train", version, []) for version in (1, 2, 3)]
+    await asyncio.wait_for(resumed.run(), SECONDS)
+    sampled = {event[1] for event in run.events if event[0] == "generate"}
+    assert not sampled & set(range(5)) and 5 in sampled
+    fates = {row["uid"]: (row["fate"], row["step"]) for row in run.fates}
+    assert {uid: fates[uid] for uid in range(5)} == {
+        0: ("trained", 4),
+        2: ("trained", 4),
+        3: ("stale", 3),
+        1: ("trained", 5),
+        4: ("trained", 5),
+    }
+    again = [event[2] for event in run.events if event[0] == "generate"]
+    assert "s3" in again and resumed.version == 5
+    assert run.rows[0]["groups/finished"] >= 5
 
 
 async def test_no_task_outlives_the_run(tmp_path):

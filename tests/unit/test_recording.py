@@ -12,11 +12,13 @@ from typer.testing import CliRunner
 import rl.replay
 from rl.batch.plan import GroupShare, UpdateShare
 from rl.cli.app import app
-from rl.config.train import RecordConfig
+from rl.config.base import save_config
+from rl.config.train import RecordConfig, TrainConfig
 from rl.errors import ConfigError, DataError
 from rl.recording import begin, fetched, finish, read_outcome, read_rank, step_folder, write_rank
 from rl.records import Group, Rollout, VersionSpan
 from rl.replay import Difference, compare, replay
+from rl.run_io import RunIO
 
 
 def group(uid: int, images: int) -> Group:
@@ -121,6 +123,29 @@ def test_the_command_says_whether_the_replay_is_the_step(tmp_path, monkeypatch, 
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="holds no run"):
         replay(tmp_path, 1)
+
+
+def test_a_step_is_replayed_with_the_settings_that_it_was_made_with(tmp_path, monkeypatch):
+    raw = {"model": "m", "out": str(tmp_path), "steps": 20, "data": {"train": "t"}, "algo": {"prompts_per_step": 1}}
+    made = TrainConfig.model_validate(raw | {"record": {"steps": [3]}})
+    later = made.model_copy(update={"steps": 40})  # the run was resumed with more steps
+    io = RunIO(made, None, None, 0.0)  # type: ignore[arg-type]
+    assert io.record(2) is None
+    finish(Path(io.record(3)), {"metrics": {"loss": 0.5}, "weights": "a"})
+    save_config(later, tmp_path / "config.yaml")
+    used = []
+
+    async def replayed(config, folder):
+        used.append(config)
+        return {"loss": 0.5}, "a"
+
+    monkeypatch.setattr(rl.replay, "connect", lambda *_, **__: None)
+    monkeypatch.setattr(rl.replay, "_replay", replayed)
+    assert all(row.same for row in replay(tmp_path, 3)) and used == [made]
+
+    (step_folder(tmp_path, 3) / "config.yaml").unlink()
+    with pytest.raises(DataError, match=r"step_000003/config\.yaml is missing: records of older versions"):
+        replay(tmp_path, 3)
 
 
 def test_records_hold_no_pickles(tmp_path):

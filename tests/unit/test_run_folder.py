@@ -6,6 +6,8 @@ import hashlib
 import json
 import logging
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 
 from rl import train
+from rl.checkpoint_folder import begin, complete, complete_checkpoints, set_aside_newer
 from rl.config.base import load_config, save_config
 from rl.config.train import TrainConfig
 from rl.data.store import DatasetNames, OrderedPrompts, is_digest
@@ -69,19 +72,28 @@ def test_resuming_where_no_run_is_makes_no_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "typo").exists()
 
 
+def rows(count: int) -> str:
+    """Of 11 bytes each."""
+    return "".join(f'{{"row": {i}}}\n' for i in range(count))
+
+
 def run_with_a_checkpoint(out: Path, steps: tuple[int, ...] = (1, 2)) -> TrainConfig:
-    """A run folder with rows that were written after its newest checkpoint."""
+    """A run folder with checkpoints; that of step n knows of n prompts and n rows in each file. A row came later."""
     given = config(out, steps=2)
     save_config(given.model_copy(update={"steps": 9}), out / "config.yaml")
     for name in ROW_FILES:
-        (out / name).write_text('{"row": 1}\n{"row": 2}\n')
+        (out / name).write_text(rows(max(steps) + 1))
     prompts = OrderedPrompts(("a", "b"), 0).state_dict()
-    ledger = Ledger(lambda row: None).state_dict()
+    ledger = Ledger(lambda row: None)
     for step in steps:
-        state = {"step": step, "started": 0.0, "prompts": prompts, "ledger": ledger, "requeued": [], "rewards": []}
+        ledger.admit("a", step)
+        taken = {"prompts": prompts, "ledger": ledger.state_dict()}
+        state = {"step": step, "started": 0.0, "requeued": [], "rewards": []} | taken
         folder = out / "checkpoints" / f"step_{step:06d}"
         folder.mkdir(parents=True)
-        (folder / "driver.json").write_text(json.dumps(state | {"rows": {"step": step} | dict.fromkeys(ROW_FILES, 11)}))
+        (folder / "driver.json").write_text(
+            json.dumps(state | {"rows": {"step": step} | dict.fromkeys(ROW_FILES, 11 * step)})
+        )
     return given
 
 
@@ -101,6 +113,10 @@ class Part:
 
     async def close(self) -> None: ...
 
+    async def push(self, _: None) -> None: ...
+
+    async def load_state_dict(self, _: list[Any]) -> None: ...
+
     async def catalogue(self, _: str) -> DatasetNames:
         return DatasetNames(("a", "b"), {}, ("text",))
 
@@ -109,7 +125,11 @@ class Part:
 def actors(monkeypatch: pytest.MonkeyPatch) -> type[Part]:
     class Learner(Part):
         async def load(self, folder: str) -> int:
-            raise TornCheckpointError(f"{folder}/learner/__0_0.distcp is torn: it has 7 bytes of 9")
+            if (Path(folder) / "torn").exists():
+                raise TornCheckpointError(f"{folder}/learner/__0_0.distcp is torn: it has 7 bytes of 9")
+            return int(Path(folder).name[-1])
+
+        async def publish(self) -> None: ...
 
     for name, part in (("RolloutPool", Part), ("RewardClient", Part), ("LearnerGroup", Learner)):
         monkeypatch.setattr(train, name, part)
@@ -118,38 +138,127 @@ def actors(monkeypatch: pytest.MonkeyPatch) -> type[Part]:
     return Learner
 
 
-def test_a_torn_learner_state_leaves_the_record_as_it_was(tmp_path: Path, actors: type[Part]) -> None:
+class Restored(Exception):
+    """Ends a run that has taken up a checkpoint."""
+
+
+@pytest.fixture
+def loop_ends(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The states of the ledgers that resumed runs go on with; they end there."""
+    states: list[dict[str, Any]] = []
+
+    def load(self: Ledger, state: dict[str, Any]) -> None:
+        states.append(state)
+        raise Restored
+
+    monkeypatch.setattr(Ledger, "load_state_dict", load)
+    return states
+
+
+def test_from_a_torn_learner_state_a_run_goes_back_to_the_checkpoint_before(
+    tmp_path: Path, actors: type[Part], loop_ends: list[dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    given = run_with_a_checkpoint(tmp_path, (1, 2, 3))
+    for step in (2, 3):
+        (tmp_path / "checkpoints" / f"step_{step:06d}" / "torn").touch()
+    with caplog.at_level(logging.WARNING), pytest.raises(Restored):
+        train.run(given.model_copy(update={"steps": 3}), resume=True)
+    for step in (2, 3):
+        said = rf"00000{step}/learner/__0_0\.distcp is torn: .*before it, .*step_00000{step - 1}$"
+        assert re.search(said, caplog.text, re.M)
+    # Rows as the older checkpoint counts them, and the names free for the run to make those steps again.
+    assert [state["next_uid"] for state in loop_ends] == [1]
+    assert all((tmp_path / name).read_text() == rows(1) for name in ROW_FILES)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
+        "step_000001",
+        "step_000002.torn",
+        "step_000003.torn",
+    ]
+
+
+@pytest.mark.parametrize("text", ['{"step": 2, "sta', "", "[]", '{"step": 2}', "\udcff", None])
+def test_from_a_torn_driver_state_a_run_goes_back_to_the_checkpoint_before(
+    tmp_path: Path,
+    actors: type[Part],
+    loop_ends: list[dict[str, Any]],
+    caplog: pytest.LogCaptureFixture,
+    text: str | None,
+) -> None:
     given = run_with_a_checkpoint(tmp_path)
+    damaged = tmp_path / "checkpoints" / "step_000002" / "driver.json"
+    damaged.unlink() if text is None else damaged.write_bytes(text.encode(errors="surrogateescape"))
+    with caplog.at_level(logging.WARNING), pytest.raises(Restored):
+        train.run(given, resume=True)
+    assert re.search(r"000002/driver\.json is torn: .*before it, .*step_000001$", caplog.text, re.M)
+    assert [state["next_uid"] for state in loop_ends] == [1]
+    assert all((tmp_path / name).read_text() == rows(1) for name in ROW_FILES)
+
+
+def test_a_torn_checkpoint_gives_its_place_to_the_one_that_is_made_again(tmp_path: Path) -> None:
+    """It neither counts among those that are kept nor stops the step's new checkpoint."""
+    run_with_a_checkpoint(tmp_path, (1, 3))
+    folder = tmp_path / "checkpoints"
+    set_aside_newer(folder / "step_000001")
+    for step, kept in ((2, ["step_000002", "step_000003.torn"]), (3, ["step_000003"])):
+        final = folder / f"step_{step:06d}"
+        complete(begin(final), final, {}, keep=1)
+        assert sorted(path.name for path in folder.iterdir()) == kept
+
+
+def test_where_no_checkpoint_is_whole_the_record_stays_as_it_was(tmp_path: Path, actors: type[Part]) -> None:
+    given = run_with_a_checkpoint(tmp_path)
+    for step in (1, 2):
+        (tmp_path / "checkpoints" / f"step_{step:06d}" / "torn").touch()
     before = contents(tmp_path)
+    with pytest.raises(TornCheckpointError, match=r"000001/learner/.* is torn.*no older checkpoint"):
+        train.run(given, resume=True)
+    assert contents(tmp_path) == before
+    for step in (1, 2):
+        (tmp_path / "checkpoints" / f"step_{step:06d}" / "driver.json").write_text("")
     with pytest.raises(
-        TornCheckpointError, match=r"000002/learner/__0_0\.distcp is torn.*move .*000002 away.*step_000001"
+        TornCheckpointError, match=r"000002/driver\.json is.*000001/driver\.json is.*no older checkpoin"
     ):
         train.run(given, resume=True)
     assert contents(tmp_path) == before
+    assert [path.name for path in complete_checkpoints(tmp_path)] == ["step_000001", "step_000002"]
 
 
-@pytest.mark.parametrize("text", ['{"step": 2, "sta', "", "[]", '{"step": 2}', "\udcff"])
-def test_a_torn_driver_state_leaves_the_record_as_it_was(tmp_path: Path, actors: type[Part], text: str) -> None:
-    given = run_with_a_checkpoint(tmp_path)
-    damaged = tmp_path / "checkpoints" / "step_000002" / "driver.json"
-    damaged.write_bytes(text.encode(errors="surrogateescape"))
-    before = contents(tmp_path)
-    with pytest.raises(TornCheckpointError, match=r"000002/driver\.json is torn.*complete checkpoint.*step_000001$"):
-        train.run(given, resume=True)
-    assert contents(tmp_path) == before
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name_and_before_older_ones_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_with_a_checkpoint(tmp_path, (1,))
+    final = tmp_path / "checkpoints" / "step_000002"
+    partial = begin(final)
+    (partial / "learner").mkdir()
+    (partial / "learner" / "part").write_text("")
+    done: list[tuple[str, str]] = []
 
+    def log(what: str, path: object) -> None:
+        done.append((what, str(Path(str(path)).relative_to(tmp_path))))
 
-def test_without_an_older_checkpoint_there_is_no_way_back(tmp_path: Path) -> None:
-    run_with_a_checkpoint(tmp_path, (2,))
-    (tmp_path / "checkpoints" / "step_000002" / "driver.json").write_text("")
-    with pytest.raises(TornCheckpointError, match="no older checkpoint"):
-        latest_checkpoint(tmp_path)
+    fsync, rename, rmtree = os.fsync, Path.rename, shutil.rmtree
+    monkeypatch.setattr(os, "fsync", lambda fd: (log("flush", os.readlink(f"/proc/self/fd/{fd}")), fsync(fd)))
+    monkeypatch.setattr(Path, "rename", lambda self, to: (log("rename", to), rename(self, to)))
+    monkeypatch.setattr(shutil, "rmtree", lambda path, **how: (log("remove", path), rmtree(path, **how)))
+    complete(partial, final, {}, keep=1)
+    name = "checkpoints/step_000002"
+    assert [what for what, _ in done] == ["flush"] * 4 + ["rename"] + ["flush"] * 2 + ["remove"] * 2
+    assert {path for _, path in done[:4]} == {
+        f"{name}.partial{end}" for end in ("", "/driver.json", "/learner", "/learner/part")
+    }
+    assert done[4:] == [
+        ("rename", name),
+        ("flush", "checkpoints"),
+        ("flush", "."),
+        ("remove", "checkpoints/step_000001"),
+        ("remove", f"{name}.torn"),
+    ]
 
 
 def test_the_record_goes_back_once_everything_is_restored(tmp_path: Path) -> None:
     given = run_with_a_checkpoint(tmp_path)
     train._open_record(given, carry(given.rewards), latest_checkpoint(tmp_path)).close()
-    assert all((tmp_path / name).read_text() == '{"row": 1}\n' for name in ROW_FILES)
+    assert all((tmp_path / name).read_text() == rows(2) for name in ROW_FILES)
     assert load_config(TrainConfig, tmp_path / "config.yaml") == given
 
 

@@ -11,8 +11,12 @@ import pytest
 import yaml
 
 from rl.checkpoint_folder import complete_checkpoints
+from rl.finished import read_groups
+from rl.recording import read_rank, step_folder
+from rl.records import Group
 from tests.integration.process import Process
 from tests.integration.support import Paths, train_config
+from tests.unit.test_recording import assert_equal
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.slow]
 
@@ -23,7 +27,7 @@ STEPS = 8
 def run(paths: Paths, tmp_path: Path) -> tuple[Path, Path]:
     """(config file, run folder) of an asynchronous run."""
     out = tmp_path / "run"
-    config = train_config(paths, out, steps=STEPS, algo__max_staleness=2, checkpoint__every=3)
+    config = train_config(paths, out, steps=STEPS, algo__max_staleness=2, checkpoint__every=3, record__every=1)
     file = tmp_path / "train.yaml"
     file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
     return file, out
@@ -41,7 +45,19 @@ def _assert_accounted(out: Path, size: int = 4) -> None:
     assert summary["admitted"] == len(fates) == sum(count for fate, count in summary.items() if fate != "admitted")
 
 
+def _assert_trained_as_they_were(out: Path, groups: list[Group]) -> None:
+    """Those that are trained have the tokens, and the versions of these, that they had in the checkpoint."""
+    fates = {row["uid"]: row for row in map(json.loads, (out / "fates.jsonl").read_text().splitlines())}
+    trained = [group for group in groups if fates[group.uid]["fate"] == "trained"]
+    assert trained, "no step took any of them"
+    for group in trained:
+        (update,) = read_rank(step_folder(out, fates[group.uid]["step"]), 0)
+        (made,) = [part.group for part in update.groups if part.group.uid == group.uid]
+        assert_equal(made, group)
+
+
 def test_sigterm_finishes_the_step_and_the_run_goes_on(run: tuple[Path, Path]) -> None:
+    """Groups that waited for the learner are trained and not sampled again."""
     config, out = run
     first = Process(config)
     first.reach(out, 2)
@@ -52,9 +68,11 @@ def test_sigterm_finishes_the_step_and_the_run_goes_on(run: tuple[Path, Path]) -
     step = int(stopped.name.removeprefix("step_"))
     assert 2 <= step < STEPS
     assert f"stopped after step {step} of {STEPS}; go on with --resume" in text
+    finished = read_groups(stopped)
     code, text = Process(config, "--resume").end()
     assert code == 0, text
     _assert_accounted(out)
+    _assert_trained_as_they_were(out, finished)
 
 
 def test_ctrl_c_twice_ends_at_once_and_a_killed_run_is_resumed(run: tuple[Path, Path]) -> None:

@@ -121,6 +121,23 @@ def test_a_file_that_is_cut_short_is_named(tmp_path, name):
         strategy.load(tmp_path / "state")
 
 
+@pytest.mark.parametrize("cut", [True, False])
+def test_after_a_torn_checkpoint_an_older_one_is_read_as_ever(tmp_path, cut):
+    first, second = prepare(text_policy()), prepare(text_policy(1))
+    step(first)
+    first.save(tmp_path / "older", 1).result()
+    expected = step(first)
+    first.save(tmp_path / "newer", 2).result()
+    damaged = tmp_path / "newer" / "__0_0.distcp"
+    size = damaged.stat().st_size
+    damaged.write_bytes(damaged.read_bytes()[: size // 2] + (b"" if cut else b"\0" * (size - size // 2)))
+    with pytest.raises(TornCheckpointError):
+        second.load(tmp_path / "newer")
+    assert second.load(tmp_path / "older") == 1
+    got = step(second)
+    assert all(torch.equal(got[key], tensor) for key, tensor in expected.items())
+
+
 def test_a_garbled_file_is_not_taken_for_another_model(tmp_path):
     strategy = prepare(text_policy())
     strategy.save(tmp_path / "state", 0).result()

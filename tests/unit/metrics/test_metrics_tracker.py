@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import logging
+import os
 import platform
 import struct
 import subprocess
@@ -71,6 +72,20 @@ def test_a_resumed_run_drops_what_was_written_after_its_checkpoint(tmp_path: Pat
     assert [row["loss"] for row in files.read_metrics(tmp_path).rows] == [1.0, 3.0]
     assert [(row.uid, row.fate) for row in files.read_fates(tmp_path).rows] == [(0, "trained"), (1, "filtered")]
     assert files.read_timeline(tmp_path).rows == ()
+
+
+def test_rows_that_a_checkpoint_counts_are_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: dict[str, int] = {}
+
+    def fsync(handle: int) -> None:
+        flushed[Path(os.readlink(f"/proc/self/fd/{handle}")).name] = os.fstat(handle).st_size
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with Tracker(tmp_path) as tracker:
+        tracker.log(1, {"loss": 1.0})
+        tracker.fate({"uid": 0, "sample_id": "s", "fate": "trained"})
+        mark = tracker.mark(1)
+    assert flushed == {name: mark[name] for name in ("metrics.jsonl", "fates.jsonl")} and min(flushed.values()) > 0
 
 
 def test_rows_that_are_gone_are_an_error_at_resumption(tmp_path: Path) -> None:
