@@ -86,6 +86,10 @@ class FaultConfig(StrictModel):
     hang_s: float = Field(300.0, gt=0)
     """A worker that does not answer for this long is killed and replaced. Set it well above the longest engine step,
     compilation included, and the longest weight swap."""
+    start_s: float = Field(900.0, gt=0)
+    """How long a worker that replaces another, or is added, may take until it is ready, from when Ray has made its
+    process; and again as long until it has the current weights. Set it well above the longest start: imports, loading,
+    compilation, with SGLang its `start_s` too. One that hangs meanwhile counts as a death."""
     restarts: int = Field(3, ge=0)
     """Deaths of a worker in a row, without a finished request in between, after which it is given up. The run ends when
     all are."""
