@@ -116,12 +116,16 @@ class SglangEngine:
         self._check_alive()
         try:
             times = await self._client.run(apply(bundle, self._ranks, self._client.post, self._client.get))
-        except Gone as exc:
-            raise await self._gone(exc) from exc
-        except (Refused, SyncError) as exc:
+        except (Refused, Gone, SyncError) as exc:
+            said = str(exc)
+            if isinstance(exc, Gone):
+                death = await self._gone(exc)
+                if not self._weights.refused:
+                    raise death from exc  # which says nothing of the weights: another server may load them
+                said = self._server.last_words()
             self._fail(f"the push of version {bundle.version} failed")
             raise SyncError(
-                f"the engine could not load version {bundle.version} and refuses further work: {exc}"
+                f"the engine could not load version {bundle.version} and refuses further work: {said}"
             ) from exc
         self._weights.clear()
         self._version = bundle.version
@@ -249,7 +253,7 @@ class SglangEngine:
             raise EngineDeadError(f"the SGLang engine is not running: {self._failure}")
 
     async def _gone(self, exc: Gone) -> EngineDeadError:
-        """What to raise when the server did not answer: it is ended, and another may do what this one did not."""
+        """What to raise when the server did not answer. It is ended."""
         await self._see_the_end()
         said = self._failure or f"{exc}. The end of its log:\n{self._server.last_words()}"
         self._fail(said)

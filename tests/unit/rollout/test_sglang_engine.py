@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from rl.errors import EngineDeadError, SyncError
+from rl.rollout.inside_sglang import rl_weights
 from rl.rollout.sglang_client import Gone, Refused
 from rl.rollout.sglang_engine import SglangEngine
 from rl.rollout.sglang_push import StagedWeights
@@ -83,3 +84,23 @@ async def test_weights_that_are_refused_are_a_failed_push(answer: Any) -> None:
     with pytest.raises(SyncError, match=r"could not load version 1 and refuses further work: .*no parameter w"):
         await engine.update_weights(pack({"w": torch.zeros(3)}, 1))
     assert not server.alive  # half-written weights are never sampled from
+
+
+async def test_weights_that_end_the_server_are_a_failed_push(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the loader raises ends SGLang's processes; it has said so in the memory before."""
+    server = Server()
+    engine = engine_with(server, lambda path: refuse() if path == "/update_weights_from_tensor" else {"success": True})
+    monkeypatch.setenv("RL_WEIGHTS_FILE", engine._weights.path)
+    model = torch.nn.Linear(2, 2)
+    model.load_weights = lambda tensors: None  # type: ignore[assignment]
+
+    def refuse() -> Any:
+        with pytest.raises(ValueError, match="2 of 2 parameters, weight, bias among them, got no weights"):
+            rl_weights.load(model, None)
+        server.alive = False
+        raise Gone("ReadError")
+
+    with pytest.raises(SyncError, match="could not load version 1 and refuses further work: Killed"):
+        await engine.update_weights(pack({"w": torch.zeros(3)}, 1))
+    engine._weights.stage(pack({"w": torch.zeros(3)}, 2))
+    assert not engine._weights.refused
