@@ -9,8 +9,10 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import ray
+
 from rl.config.rollout import FaultConfig
-from rl.errors import EngineDeadError
+from rl.errors import EngineDeadError, first_lines
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +112,30 @@ async def answering(name: str, actor: Any, config: FaultConfig) -> AsyncIterator
         if limit.expired():
             raise (_silent(name, config) if silent else late) from exc
         raise
+
+
+async def keep_alive(
+    name: str,
+    actor: Any,
+    config: FaultConfig,
+    kill: Callable[[Any], None] = lambda actor: ray.kill(actor, no_restart=False),
+) -> None:
+    """Kill an actor that Ray itself restarts whenever it hangs, so that a hang is as good as a death; until cancelled.
+
+    Calls that it had in hand fail or are made again, as Ray was told when it was made.
+    """
+    while True:
+        try:
+            await until_ready(name, actor, config, placed=lambda _: True)
+            while True:
+                await asyncio.sleep(config.ping_every_s)
+                await answer(name, actor, config)
+        except EngineDeadError as exc:
+            logger.warning("%s; it is killed, and Ray starts it anew", exc)
+            kill(actor)
+        except ray.exceptions.RayActorError as exc:
+            logger.warning("%s is gone, and Ray starts it anew: %s", name, first_lines(exc, lines=1))
+        await asyncio.sleep(config.ping_every_s)
 
 
 async def _ping(actor: Any, limit_s: float) -> None:

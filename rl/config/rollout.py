@@ -149,6 +149,7 @@ class RewardConfig(PlacedConfig):
     token_env: str | None = None
     """Environment variable of the driver that holds the service's token; the token itself has no place in a config."""
     faults: FaultConfig = FaultConfig()
+    """Of the workers, and of the one of the mixture's judges: Ray starts that anew when it dies, and when it hangs."""
     patience_s: float = Field(600.0, gt=0)
     """How long a run waits for a service that is busy or away and grades nothing at all, before it ends."""
 
