@@ -24,6 +24,7 @@ from rl.errors import FetchError, GroupsLostError
 from rl.failures import of_ranks, remote_causes
 from rl.fleet import Fleet
 from rl.learner.actor import REISSUE, LearnerRank
+from rl.liveness import keep_alive
 from rl.mail import Mail, Part
 from rl.nodes import bring_up, close_actors, lacks_now, placement
 from rl.records import Grades, GroupMeta, LostGroups
@@ -168,7 +169,8 @@ class RolloutPool:
 class RewardClient:
     """The reward workers, and the worker of the judges that a mixture names.
 
-    A group goes to the worker with the fewest in hand. One that dies is replaced.
+    A group goes to the worker with the fewest in hand. One that dies or hangs is replaced; that of the judges is
+    started anew by Ray.
 
     Args:
         carried: what `carry(config)` read.
@@ -195,10 +197,14 @@ class RewardClient:
         self.fleet = Fleet(names, lambda name: actor.remote(*given), config.faults, self._refit)
         self._states: list[Mapping[str, Any]] = []
         self._mail = Mail()
+        self._watching: asyncio.Task[None] | None = None
 
     async def ready(self) -> None:
         if self.judges is not None:
             await self.judges.ready.remote()
+            self._watching = asyncio.create_task(
+                keep_alive("the worker of the judges", self.judges, self.config.faults)
+            )
         await self.fleet.start()
 
     async def add(self, count: int) -> list[str]:
@@ -240,6 +246,8 @@ class RewardClient:
             await actor.load_state_dict.remote(self._states[0])
 
     async def close(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
         await self.fleet.stop()
         await close_actors([*self.fleet.actors, *([] if self.judges is None else [self.judges])])
 

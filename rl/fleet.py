@@ -1,9 +1,9 @@
 """Actors of one kind that are replaced when they die or hang, while everyone else goes on.
 
 A member is lost when a call to it fails for reasons of its own (its process is gone, its engine can serve nothing
-more) or when it does not answer a ping. The call then goes to another member, the lost one is killed for good, and a
-new actor takes its name once `refit` has brought it up to date: until then it gets no calls. So a caller sees a slow
-answer, never half a worker.
+more), when it does not answer a ping, or when its start takes too long. The call then goes to another member, the lost
+one is killed for good, and a new actor takes its name once `refit` has brought it up to date: until then it gets no
+calls. So a caller sees a slow answer, never half a worker.
 
 Members may be added, which start in the same way, and drained: such a one gets no new call and goes when its calls are
 answered. Calls that engines queue are held back, first come first served, until a member's queue has room.
@@ -24,6 +24,7 @@ import ray
 from rl.config.rollout import FaultConfig
 from rl.errors import ActorLostError, ConfigError, EngineDeadError, EngineError, StarvationError, SyncError
 from rl.failures import describe_failure, first_line, lost_actor, lost_answer
+from rl.liveness import answer, answering, has_process, until_ready
 from rl.members import Change, Member
 from rl.nodes import CLOSE_S
 from rl.rollout.engine import EngineLoad
@@ -33,8 +34,6 @@ logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 5
 """Members that one call may lose before it is taken for the cause."""
-_NOTICE_S = 60.0
-"""How often a wait that takes long says what it waits for."""
 
 
 class Fleet:
@@ -44,6 +43,7 @@ class Fleet:
         spawn: makes an actor; it must have the methods `ready`, `ping` and `close`.
         refit: brings a new actor to the state of the others; no other call reaches it before.
         room: returns an actor's load when its queue has become short; None where nothing queues.
+        placed: whether a new actor has a process; only then can its start be too slow.
     """
 
     def __init__(
@@ -54,8 +54,10 @@ class Fleet:
         refit: Callable[[Any], Awaitable[None]],
         kill: Callable[[Any], None] = ray.kill,
         room: Callable[[Any], Awaitable[EngineLoad]] | None = None,
+        placed: Callable[[Any], bool] = has_process,
     ) -> None:
         self._spawn, self._config, self._refit, self._kill, self._room = spawn, config, refit, kill, room
+        self._placed = placed
         self.members = [Member(name, spawn(name)) for name in names]
         self._changes: list[Change] = []
         self._held: deque[tuple[asyncio.Future[Member], int]] = deque()
@@ -308,10 +310,11 @@ class Fleet:
                 if cause is not None:
                     member.actor = self._spawn(member.name)
                 with waiting("start", member.name):
-                    await _ready(member.name, member.actor)
-                await self._measure(member)
+                    await until_ready(member.name, member.actor, self._config, self._placed)
                 with waiting("refit", member.name):
-                    await self._refit(member.actor)
+                    async with answering(member.name, member.actor, self._config):
+                        await self._measure(member)
+                        await self._refit(member.actor)
                 break
             except Exception as exc:
                 if member.draining:
@@ -357,12 +360,7 @@ class Fleet:
             if not member.serving:
                 continue
             try:
-                # Not `wait_for`, which in Python 3.11 loses a cancellation that comes with the answer.
-                async with asyncio.timeout(self._config.hang_s):
-                    await actor.ping.remote()
-            except TimeoutError:
-                hung = EngineDeadError(f"{member.name} did not answer for {self._config.hang_s:g} s")
-                self._replace(member, actor, hung)
+                await answer(member.name, actor, self._config)
             except Exception as exc:
                 cause = describe_failure(exc)
                 if isinstance(cause, ActorLostError):
@@ -383,14 +381,3 @@ def _least_loaded(members: Sequence[Member]) -> Member:
 async def _ask(name: str, call: Callable[[Any], Awaitable[Any]], actor: Any) -> Any:
     with at(name):
         return await call(actor)
-
-
-async def _ready(name: str, actor: Any) -> None:
-    """Wait for a new actor without a limit: a node may have to join first. Says once a minute that it waits."""
-    started, ready = time.monotonic(), asyncio.ensure_future(actor.ready.remote())
-    try:
-        while not (await asyncio.wait({ready}, timeout=_NOTICE_S))[0]:
-            logger.warning("%s is not ready after %.0f s", name, time.monotonic() - started)
-        ready.result()
-    finally:
-        ready.cancel()

@@ -24,7 +24,7 @@ import time
 from collections import deque
 from collections.abc import Coroutine, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from rl.algo.advantages import batch_advantages
 from rl.algo.filters import EQUAL_REWARDS, screen
@@ -46,9 +46,8 @@ from rl.watch import long_waits, waiting
 
 logger = logging.getLogger(__name__)
 
-_FAILURES_IN_A_ROW = 3
-_FILTERED_IN_A_ROW = 50
-"""Capacities' worth of groups that may fail, or be filtered, one after another before the run is called starved."""
+_FEWEST = 40
+"""Filtered groups in a row that say something, however small the capacity."""
 _WATCH_S = 5.0
 _QUIET_S = 30.0
 """When the learner has waited so long for a batch, the run says what its groups came to; and again after as long."""
@@ -202,19 +201,25 @@ class Loop:
         self.prompts.observe(admission.sample_id, outcomes, "filtered", admission.uid)
         self._failures = 0
         self._filtered += 1
-        if self._filtered > _FILTERED_IN_A_ROW * self.buffer.capacity:
-            raise StarvationError(
-                f"{self._filtered} groups in a row {_STARVED[reason in EQUAL_REWARDS].format(reason=reason)}"
-            )
+        what = f"groups in a row {_STARVED[reason in EQUAL_REWARDS].format(reason=reason)}"
+        self._in_a_row(self._filtered, what, max(_FEWEST, self.buffer.capacity), "filtered")
         await self.buffer.drop(admission.uid)
 
     async def _fail(self, admission: Admission, cause: BaseException) -> None:
         self.ledger.close(admission.uid, "failed", first_line(cause), self.version)
         self.prompts.observe(admission.sample_id, (), "failed", admission.uid)
         self._failures += 1
-        if self._failures > _FAILURES_IN_A_ROW * self.buffer.capacity:
-            raise StarvationError(f"{self._failures} prompts in a row failed; the last one: {cause}")
+        what = f"prompts in a row failed; the last one: {cause}"
+        self._in_a_row(self._failures, what, self.buffer.capacity, "failed")
         await self.buffer.drop(admission.uid)
+
+    def _in_a_row(self, count: int, what: str, capacity: int, setting: Literal["failed", "filtered"]) -> None:
+        """Warn when a capacity's worth has come to nothing, and end the run at the limit."""
+        limit = getattr(self.config.starvation, setting) * capacity
+        if count > limit:
+            raise StarvationError(f"{count} {what} (starvation.{setting})")
+        if count == capacity:
+            logger.warning("%d %s. After more than %d the run ends (starvation.%s)", count, what, limit, setting)
 
     # ---- training and pushing -------------------------------------------------------------------------------------
 

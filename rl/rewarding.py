@@ -136,6 +136,9 @@ class JudgeWorker:
     async def ready(self) -> bool:
         return True
 
+    async def ping(self) -> None:
+        """Returns if the process lives and takes calls; a judge that does not reply has a deadline of its own."""
+
     async def score(self, judge: str, requests: Sequence[Request]) -> list[RewardResult]:
         return await self.pools[judge].ascore_many(requests)
 

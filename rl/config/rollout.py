@@ -86,6 +86,10 @@ class FaultConfig(StrictModel):
     hang_s: float = Field(300.0, gt=0)
     """A worker that does not answer for this long is killed and replaced. Set it well above the longest engine step,
     compilation included, and the longest weight swap."""
+    start_s: float = Field(900.0, gt=0)
+    """How long a worker that replaces another, or is added, may take until it is ready, from when Ray has made its
+    process; and again as long until it has the current weights. Set it well above the longest start: imports, loading,
+    compilation, with SGLang its `start_s` too. One that hangs meanwhile counts as a death."""
     restarts: int = Field(3, ge=0)
     """Deaths of a worker in a row, without a finished request in between, after which it is given up. The run ends when
     all are."""
@@ -145,6 +149,7 @@ class RewardConfig(PlacedConfig):
     token_env: str | None = None
     """Environment variable of the driver that holds the service's token; the token itself has no place in a config."""
     faults: FaultConfig = FaultConfig()
+    """Of the workers, and of the one of the mixture's judges: Ray starts that anew when it dies, and when it hangs."""
     patience_s: float = Field(600.0, gt=0)
     """How long a run waits for a service that is busy or away and grades nothing at all, before it ends."""
 

@@ -117,6 +117,22 @@ class RecordConfig(StrictModel):
         return step in self.steps or (self.every is not None and step % self.every == 0)
 
 
+class StarvationConfig(StrictModel):
+    """How many prompts in a row may come to nothing before the run ends and says why.
+
+    Counted in capacities of `algo.prompts_per_step` * (`algo.max_staleness` + 1) groups, which is what is under way at
+    once; the first one that comes to nothing is a warning.
+    """
+
+    failed: int = Field(3, ge=1)
+    """Capacities' worth of prompts that may fail: nothing is learned by waiting for a grader or an engine that refuses
+    all of them."""
+    filtered: int = Field(10, ge=1)
+    """Capacities' worth of groups that may be filtered; a capacity below 40 groups counts as 40 here. More than may
+    fail, since late in a run most groups are all right, rightly: where one in fifty is left to train on, 400 in a row
+    without one come once in 3,000 times, and 1,600 once in 10^14."""
+
+
 class TrainConfig(StrictModel):
     """One RL run."""
 
@@ -144,6 +160,7 @@ class TrainConfig(StrictModel):
     tracker: TrackerConfig = TrackerConfig()
     stall_timeout_s: float = Field(1800, gt=0)
     """Longest time without a finished group or step before the run stops with the cause."""
+    starvation: StarvationConfig = StarvationConfig()
     ray_address: str | None = None
     """Cluster to join: an address, `auto`, or null for the surrounding job's cluster or else a local one."""
 

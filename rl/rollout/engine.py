@@ -88,6 +88,7 @@ class Engine(Protocol):
         """Pause and keep requests, swap weights, drop stale keys and values, set the version, resume.
 
         Raises SyncError when the swap failed; the engine then refuses work, so no mixed weights are ever sampled.
+        Raises EngineDeadError when the engine died on the way, which says nothing of the weights.
         """
         ...
 

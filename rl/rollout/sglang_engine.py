@@ -119,7 +119,9 @@ class SglangEngine:
         except (Refused, Gone, SyncError) as exc:
             said = str(exc)
             if isinstance(exc, Gone):
-                await self._see_the_end()
+                death = await self._gone(exc)
+                if not self._weights.refused:
+                    raise death from exc  # which says nothing of the weights: another server may load them
                 said = self._server.last_words()
             self._fail(f"the push of version {bundle.version} failed")
             raise SyncError(
@@ -242,16 +244,20 @@ class SglangEngine:
         except Refused as exc:
             raise EngineError(f"SGLang refused a request: {exc}") from exc
         except Gone as exc:
-            await self._see_the_end()
-            said = self._failure or f"{exc}. The end of its log:\n{self._server.last_words()}"
-            self._fail(said)
-            raise EngineDeadError(f"the SGLang engine died: {said}") from exc
+            raise await self._gone(exc) from exc
 
     def _check_alive(self) -> None:
         if self._failure is None and not self._server.alive:
             self._fail(self._server.last_words())
         if self._failure is not None:
             raise EngineDeadError(f"the SGLang engine is not running: {self._failure}")
+
+    async def _gone(self, exc: Gone) -> EngineDeadError:
+        """What to raise when the server did not answer. It is ended."""
+        await self._see_the_end()
+        said = self._failure or f"{exc}. The end of its log:\n{self._server.last_words()}"
+        self._fail(said)
+        return EngineDeadError(f"the SGLang engine died: {said}")
 
     async def _see_the_end(self) -> None:
         deadline = time.monotonic() + _DEATH_S

@@ -51,6 +51,11 @@ class StagedWeights:
             mapped[8 : 8 + length] = header
             np.frombuffer(mapped, np.uint8, offset=start)[:] = buffer
 
+    @property
+    def refused(self) -> bool:
+        """Whether a rank of the server could not load what is staged: it ends itself then."""
+        return os.pread(self._file, 8, 0) == bytes(8)
+
     def clear(self) -> None:
         """Give the memory back."""
         os.ftruncate(self._file, 0)

@@ -8,14 +8,13 @@ from dataclasses import replace
 import pytest
 
 import rl.loop
-from rl.config.train import CheckpointConfig
+from rl.config.train import CheckpointConfig, StarvationConfig
 from rl.errors import CheckpointError, DivergenceError, EngineDeadError, EngineError, StarvationError, SyncError
 from rl.watch import Watch, watching
 from tests.unit.fake_run import FakeRun, complete, fates
 
 
-async def test_filters_that_leave_nothing_are_starvation(tmp_path, monkeypatch):
-    monkeypatch.setattr(rl.loop, "_FILTERED_IN_A_ROW", 2)
+async def test_filters_that_leave_nothing_are_starvation(tmp_path):
     run = FakeRun(str(tmp_path), filters={"truncated": "mask"})
     run.meta = lambda meta: replace(meta, finish_reasons=("length", "length"))
     with pytest.raises(
@@ -41,30 +40,43 @@ async def test_other_failures_stop_the_run_at_once(tmp_path, error):
         await complete(run)
 
 
-async def test_nothing_to_learn_is_starvation(tmp_path, monkeypatch):
-    monkeypatch.setattr(rl.loop, "_FILTERED_IN_A_ROW", 3)
+async def test_nothing_to_learn_is_starvation(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(rl.loop, "_FEWEST", 1)
     run = FakeRun(str(tmp_path))
     run.rewards = lambda task: (0.0, 0.0)
     with pytest.raises(StarvationError, match=r"7 groups in a row had equal rewards \(the last: all_wrong\)"):
-        await complete(run)
+        await complete(run, starvation=StarvationConfig(filtered=3))
     # One more than 3 capacities of 2 raises; the other slot may close its own at the same moment.
     assert run.ledger.counts()["filtered"] in (7, 8) and "train" not in run.names()
+    (said,) = [record.message for record in caplog.records if record.name == "rl.loop"]
+    assert said.startswith("2 groups in a row had equal rewards (the last: all_wrong), so nothing can be learned")
+    assert said.endswith("After more than 6 the run ends (starvation.filtered)")
+
+
+async def test_in_a_small_run_many_more_groups_than_its_capacity_may_be_filtered(tmp_path):
+    """Ten times 40, of two slots; the other slot may close its own at the same moment."""
+    run = FakeRun(str(tmp_path))
+    run.rewards = lambda task: (1.0, 1.0)
+    with pytest.raises(StarvationError, match=r"401 groups in a row had equal rewards \(the last: all_right\)"):
+        await complete(run)
+    assert run.ledger.counts()["filtered"] in (401, 402)
 
 
 async def test_a_group_to_train_on_resets_the_count(tmp_path, monkeypatch):
-    monkeypatch.setattr(rl.loop, "_FILTERED_IN_A_ROW", 1)
+    monkeypatch.setattr(rl.loop, "_FEWEST", 1)
     run = FakeRun(str(tmp_path))
     run.rewards = lambda task: (1.0, 0.0) if task.uid % 3 == 2 else (0.0, 0.0)
-    await complete(run, steps=6)
+    await complete(run, steps=6, starvation=StarvationConfig(filtered=1))
     assert run.ledger.counts()["filtered"] >= 2 * 12
 
 
-async def test_failing_prompts_in_a_row_are_starvation(tmp_path, monkeypatch):
-    monkeypatch.setattr(rl.loop, "_FAILURES_IN_A_ROW", 2)
+async def test_failing_prompts_in_a_row_are_starvation(tmp_path, caplog):
     run = FakeRun(str(tmp_path))
     run.rewards = lambda task: (None, None)
     with pytest.raises(StarvationError, match="5 prompts in a row failed; the last one: reward: timeout"):
-        await complete(run)
+        await complete(run, starvation=StarvationConfig(failed=2))
+    (said,) = [record.message for record in caplog.records if record.name == "rl.loop"]
+    assert said.startswith("2 prompts in a row failed; the last one: reward: timeout. After more than 4 the run ends")
 
 
 async def test_engine_and_learner_that_disagree_stop_the_run(tmp_path):

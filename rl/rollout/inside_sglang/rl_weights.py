@@ -2,8 +2,9 @@
 
 SGLang calls `load` (its option `--custom-weight-loader`) in each tensor-parallel rank, paused and with no keys cached.
 The memory is a file without a name in the worker, so every rank maps the same pages and nothing is left in a file
-system whoever dies. Its layout: 8 bytes with the length of a JSON header, little-endian; the header, with names,
-dtypes, shapes and byte offsets of the tensors counted from `start`; the tensors.
+system whoever dies. Its layout: 8 bytes with the length of a JSON header, little-endian, or with 0 once a rank could
+not load what is there; the header, with names, dtypes, shapes and byte offsets of the tensors counted from `start`; the
+tensors.
 """
 
 from __future__ import annotations
@@ -25,8 +26,18 @@ def load(model: Any, _: Any) -> None:
 
     Raises:
         ValueError: part of the model's weights were in none of the tensors, or a tensor does not fit. SGLang then ends
-            its processes, as it should: half the weights are of another version.
+            its processes, as it should: half the weights are of another version. To the worker that looks like any
+            other death, so the memory says that it was none.
     """
+    try:
+        _load(model)
+    except Exception:
+        with open(os.environ[FILE], "r+b") as file:
+            file.write(bytes(8))
+        raise
+
+
+def _load(model: Any) -> None:
     parameters = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
     for parameter in parameters.values():
         # Models of SGLang pass over names that they do not know. What is not written shows up below.

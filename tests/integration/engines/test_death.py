@@ -78,3 +78,23 @@ async def test_a_killed_scheduler_takes_the_server_with_it(start: Start, prompts
     await _is_over(engine, prompts[-1])
     _, alive = psutil.wait_procs([server, *family], timeout=30)
     assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+
+
+async def test_a_server_killed_in_a_push_is_dead_and_the_weights_are_not_to_blame(
+    start: Start, teacher: Teacher, prompts: list[EncodedPrompt]
+) -> None:
+    """So another one is started with them. The kill comes once the server has taken the push's first request."""
+    engine = start("sglang")
+    assert isinstance(engine, SglangEngine)
+    post = engine._client.post
+
+    async def killing(path: str, payload: object) -> object:
+        answer = await post(path, payload)
+        if path == "/begin_weight_update":
+            psutil.Process(engine._server.group).kill()
+        return answer
+
+    engine._client.post = killing  # type: ignore[method-assign]
+    with pytest.raises(EngineDeadError, match="the SGLang engine died"):
+        await engine.update_weights(pack(checkpoint_tensors(teacher.policy), 1))
+    await _is_over(engine, prompts[-1])

@@ -22,9 +22,11 @@ class Worker:
     def __init__(self, name: str, number: int) -> None:
         self.name, self.number = name, number
         self.dead: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.hangs = False
-        self.starts = asyncio.Event()
+        self.hangs, self.placed = False, True
+        self.starts, self.fits = asyncio.Event(), asyncio.Event()
+        """Clear while it hangs in its start, or while it is refitted."""
         self.starts.set()
+        self.fits.set()
         self.calls: list[asyncio.Future[Any]] = []
         self.closed = False
         self.ready, self.ping, self.work = Method(self._ready), Method(self._ping), Method(self._work)
@@ -68,7 +70,14 @@ class Crew:
         self.on_refit: Callable[[Worker], None] = lambda worker: None
         settings = FaultConfig.model_validate({"ping_every_s": 0.01, **config})
         names = [f"w{i}" for i in range(size)]
-        self.fleet = Fleet(names, self._spawn, settings, self._refit, kill=lambda worker: worker.die())
+        self.fleet = Fleet(
+            names,
+            self._spawn,
+            settings,
+            self._refit,
+            kill=lambda worker: worker.die(),
+            placed=lambda worker: worker.placed,
+        )
 
     def _spawn(self, name: str) -> Worker:
         worker = Worker(name, len(self.made))
@@ -79,6 +88,7 @@ class Crew:
     async def _refit(self, worker: Worker) -> None:
         self.refitted.append(worker)
         self.on_refit(worker)
+        await worker.fits.wait()
 
     def call(self, weight: int = 1) -> asyncio.Task[Any]:
         return asyncio.ensure_future(self.fleet.run(lambda worker: worker.work.remote(), weight))

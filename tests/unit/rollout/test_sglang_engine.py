@@ -1,0 +1,106 @@
+"""A push that fails: a server that died may be replaced, weights that one refused no other one could load."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from rl.errors import EngineDeadError, SyncError
+from rl.rollout.inside_sglang import rl_weights
+from rl.rollout.sglang_client import Gone, Refused
+from rl.rollout.sglang_engine import SglangEngine
+from rl.rollout.sglang_push import StagedWeights
+from rl.sync.bundle import pack
+
+
+class Server:
+    """One that is dead once it is killed, or by itself where `alive` is set to False."""
+
+    def __init__(self) -> None:
+        self.alive = True
+
+    def kill(self) -> None:
+        self.alive = False
+
+    def last_words(self) -> str:
+        return "Killed"
+
+
+def engine_with(server: Server, answer: Any) -> SglangEngine:
+    """An engine without a process; `answer(path)` is the server's."""
+
+    async def run(work: Any) -> Any:
+        return await work
+
+    async def post(path: str, payload: Any = None) -> Any:
+        return answer(path)
+
+    engine = object.__new__(SglangEngine)
+    engine._weights, engine._ranks, engine._version, engine._failure = StagedWeights(), 1, 0, None
+    engine._server = server  # type: ignore[assignment]
+    engine._client = SimpleNamespace(run=run, post=post, get=post)  # type: ignore[assignment]
+    return engine
+
+
+def failing(at: str, exc: Exception) -> Any:
+    def answer(path: str) -> Any:
+        if path == at:
+            raise exc
+        return {"success": True}
+
+    return answer
+
+
+@pytest.mark.parametrize("at", ["/pause_generation", "/update_weights_from_tensor"])
+async def test_a_server_that_dies_in_a_push_is_dead_and_may_be_replaced(at: str) -> None:
+    server = Server()
+
+    def dies(path: str) -> Any:
+        if path == at:
+            server.alive = False
+            raise Gone("ReadError")
+        return {"success": True}
+
+    engine = engine_with(server, dies)
+    with pytest.raises(EngineDeadError, match=r"the SGLang engine died: ReadError\. The end of its log:\nKilled"):
+        await engine.update_weights(pack({"w": torch.zeros(3)}, 1))
+    with pytest.raises(EngineDeadError, match="not running"):
+        await engine.ping()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        failing("/update_weights_from_tensor", Refused("no parameter w")),
+        lambda path: {"success": path != "/update_weights_from_tensor", "message": "no parameter w"},
+    ],
+)
+async def test_weights_that_are_refused_are_a_failed_push(answer: Any) -> None:
+    server = Server()
+    engine = engine_with(server, answer)
+    with pytest.raises(SyncError, match=r"could not load version 1 and refuses further work: .*no parameter w"):
+        await engine.update_weights(pack({"w": torch.zeros(3)}, 1))
+    assert not server.alive  # half-written weights are never sampled from
+
+
+async def test_weights_that_end_the_server_are_a_failed_push(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the loader raises ends SGLang's processes; it has said so in the memory before."""
+    server = Server()
+    engine = engine_with(server, lambda path: refuse() if path == "/update_weights_from_tensor" else {"success": True})
+    monkeypatch.setenv("RL_WEIGHTS_FILE", engine._weights.path)
+    model = torch.nn.Linear(2, 2)
+    model.load_weights = lambda tensors: None  # type: ignore[assignment]
+
+    def refuse() -> Any:
+        with pytest.raises(ValueError, match="2 of 2 parameters, weight, bias among them, got no weights"):
+            rl_weights.load(model, None)
+        server.alive = False
+        raise Gone("ReadError")
+
+    with pytest.raises(SyncError, match="could not load version 1 and refuses further work: Killed"):
+        await engine.update_weights(pack({"w": torch.zeros(3)}, 1))
+    engine._weights.stage(pack({"w": torch.zeros(3)}, 2))
+    assert not engine._weights.refused
