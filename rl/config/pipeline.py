@@ -48,6 +48,7 @@ class PipelineConfig(StrictModel):
     out: str = Field(description="Folder of the whole pipeline; `{out}` in the steps.")
     seed: Seed = Field(default=0, description="`{seed}` in the steps.")
     vars: dict[str, str | int | float | bool] = {}
+    """Names of the file's own, such as the quickstart's `backend`: `vars.backend=sglang` sets it in all steps."""
     steps: tuple[StepConfig, ...] = Field(min_length=1)
 
     @field_validator("vars")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import io
 import itertools
 import json
@@ -70,6 +71,7 @@ class SglangEngine:
         self._closed = False
         self._serial = itertools.count()
         self._in_flight: dict[str, tuple[str, ...]] = {}
+        self._queued, self._kv_use = 0, 0.0
         self._busy, self._busy_since = BusyIntervals(), 0.0
         self._weights = StagedWeights()
         environment = {WEIGHTS_FILE: self._weights.path}
@@ -137,11 +139,12 @@ class SglangEngine:
     async def ping(self) -> None:
         # Answered by the scheduler, between two of its steps.
         await self._run(self._client.get("/server_info"))
+        await self._run(self._measure())
 
     def load(self) -> EngineLoad:
-        """What this side knows: sequences that the server has, and how many it decodes at once; not its cache."""
+        """What the server has in hand now, and of that the queue and the cache that it reported at the last `ping`."""
         held = sum(len(ids) for ids in list(self._in_flight.values()))
-        return EngineLoad(min(held, self._slots), max(0, held - self._slots), 0.0, self._slots)
+        return load_of(held, self._slots, self._queued, self._kv_use)
 
     def drain_busy(self) -> list[tuple[float, float]]:
         """When requests were in flight: the server does not say when it computed."""
@@ -180,6 +183,7 @@ class SglangEngine:
             if not self._in_flight:
                 self._busy.note(self._busy_since, time.time())
                 self._busy_since = 0.0
+                self._queued, self._kv_use = 0, 0.0  # of sequences that have ended
         for reply in replies:
             if isinstance(reply, BaseException):
                 raise reply
@@ -193,6 +197,13 @@ class SglangEngine:
             # The server gave up by itself; an abort that was asked for has no status.
             raise EngineError(f"SGLang refused request {request.request_id}: {reason.get('message')}")
         return reply
+
+    async def _measure(self) -> None:
+        """Take over what the scheduler last wrote of its load: at every prefill, and every few steps of decoding."""
+        with contextlib.suppress(Refused):  # an older server does not tell; what this side knows has to do
+            ranks = (await self._client.get("/v1/loads?include=core"))["loads"]
+            self._queued = sum(rank["num_waiting_reqs"] for rank in ranks)
+            self._kv_use = max((rank["token_usage"] for rank in ranks), default=0.0)
 
     async def _abort(self, request_id: str) -> None:
         ids = self._in_flight.get(request_id, ())
@@ -301,6 +312,15 @@ def server_arguments(model: str, config: EngineConfig, version: int) -> list[str
         flags.append("disable-overlap-schedule")
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     return [*words, *(f"--{flag}" for flag in flags)]
+
+
+def load_of(held: int, slots: int, queued: int, kv_use: float) -> EngineLoad:
+    """The load of a server that has `held` sequences in hand and said a little while ago that `queued` waited.
+
+    More wait than there are above its slots where its cache is full.
+    """
+    waiting = max(min(queued, held), held - slots)
+    return EngineLoad(held - waiting, waiting, kv_use if held else 0.0, slots)
 
 
 def _on_cpu() -> bool:

@@ -6,6 +6,7 @@ the thread that steps, with no messages in between. Everything that touches the 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ import numpy as np
 from rl.config.rollout import EngineConfig
 from rl.errors import EngineError, first_lines
 from rl.records import Rollout, VersionSpan, WeightBundle
+from rl.rollout.complete import check_complete, complete_sets
 from rl.rollout.engine import EngineLoad, Generated, GenerateRequest, PushTimes
 from rl.rollout.engine_thread import EngineThread
 from rl.rollout.limits import ModelLimits
@@ -80,6 +82,7 @@ class VllmEngine:
             self._engine: Any = LLMEngine.from_engine_args(EngineArgs(**kwargs))
         except Exception as exc:
             raise EngineError(f"vLLM could not load {model}: {first_lines(exc)}") from exc
+        self._model, self._complete = model, tuple[frozenset[str], ...]()
         self._limits = ModelLimits.of(model, config)
         # The bias is bounded by -100, which leaves e^-100 of the mass: nothing at any precision used here.
         self._bias = dict.fromkeys(self._limits.unsampled, -100.0) or None
@@ -120,6 +123,8 @@ class VllmEngine:
         return np.asarray([entry[int(token)].logprob for entry, token in zip(tail, response, strict=True)], np.float32)
 
     async def update_weights(self, bundle: WeightBundle) -> PushTimes:
+        if not self._complete:  # at the first push, while requests run: an engine that gets none does without
+            self._complete = await asyncio.to_thread(complete_sets, self._model)
         return await self._thread.swap(bundle.version, lambda: self._swap(bundle))
 
     async def abort(self, request_id: str) -> None:
@@ -155,6 +160,7 @@ class VllmEngine:
     def _swap(self, bundle: WeightBundle) -> PushTimes:
         begin = time.monotonic()
         try:
+            check_complete(bundle.names, self._complete)
             self._core.pause_scheduler(mode="keep", clear_cache=False)
             # Keys, values and image features came from the old weights; running requests are prefilled again. Processed
             # pixels did not, so their cache stays.

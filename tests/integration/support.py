@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import pytest
 import torch
 
 from rl.batch.sequences import ImageTable, collate
 from rl.config.base import parse_config
 from rl.config.data import PromptConfig
-from rl.config.rollout import EngineConfig
+from rl.config.rollout import EngineConfig, SglangConfig
 from rl.config.sync import SyncConfig
 from rl.config.train import TrainConfig
 from rl.learner.export import checkpoint_tensors
@@ -24,6 +25,7 @@ from rl.models.encoder import EncodedPrompt, PromptEncoder
 from rl.models.policy import Policy, load_policy
 from rl.records import Group, VersionSpan, WeightBundle
 from rl.rollout.engine import Engine, Generated, GenerateRequest
+from rl.rollout.sglang_server import PYTHON
 from rl.sync.bundle import pack
 from rl.sync.worker import WeightReceiver
 
@@ -34,6 +36,9 @@ ENGINE = EngineConfig(dtype="float32", max_model_len=512, max_num_seqs=64, kv_ca
 MAX_DELTA = 1e-4
 """Largest |engine - learner| logprob of one token in nats, both in float32."""
 MEAN_DELTA = 1e-5
+
+START_S = 1500.0
+"""SGLang's three processes import for half a minute each, and for many minutes beside other work."""
 
 SESSION_MARK = "RL_TEST_SESSION"
 """Environment variable that every process started by the tests inherits."""
@@ -136,6 +141,18 @@ def train_config(paths: Paths, out: Path, **changes: Any) -> TrainConfig:
             node = node.setdefault(section, {})
         node[last] = value
     return parse_config(TrainConfig, raw)
+
+
+def engine_config(backend: str, **changes: Any) -> EngineConfig:
+    """The session's settings for a backend, changed; skips the test where the machine lacks it."""
+    settings = ENGINE.model_dump() | {"backend": backend} | changes
+    if backend == "sglang":
+        if os.environ.get("SKIP_SGLANG"):
+            pytest.skip("SKIP_SGLANG is set")
+        if PYTHON not in os.environ and not Path(".venv-sglang/.installed").exists():
+            pytest.skip("no SGLang here; `make install-sglang` installs it")
+        settings["sglang"] = SglangConfig(start_s=START_S).model_dump()
+    return EngineConfig.model_validate(settings)
 
 
 def marked_processes() -> dict[int, str]:

@@ -13,11 +13,14 @@ import yaml
 from rich.console import Console
 
 from rl import pipeline
+from rl.commands import COMMANDS, load
 from rl.config.base import load_config
 from rl.config.pipeline import PipelineConfig
 from rl.errors import ConfigError
-from rl.pipeline import prepare, run
+from rl.pipeline import check_engines, prepare, run
+from rl.rollout.sglang_server import PYTHON
 
+QUICKSTARTS = Path(__file__).parents[2] / "configs" / "quickstart"
 MODEL = """
 command: model-init
 out: "{out}/model"
@@ -190,6 +193,47 @@ def test_a_pipeline_file_that_makes_no_sense(files, old, new, said):
     files.write_text(text.replace(old, new))
     with pytest.raises(ConfigError, match=said):
         load_config(PipelineConfig, files)
+
+
+def test_a_var_that_no_step_uses(files, started):
+    files.write_text(files.read_text().replace("vars: {corpus:", "vars: {korpus: x, corpus:"))
+    with pytest.raises(ConfigError, match=r"vars\.korpus is in no step as {korpus}.*; did you mean corpus\?"):
+        go(files)
+    assert started == []
+
+
+@pytest.mark.parametrize("file", ["pipeline.yaml", "long/pipeline.yaml"])
+def test_one_key_sets_the_engine_of_a_quickstart(file, monkeypatch, tmp_path):
+    """In all steps that start one; the environment that it needs is looked for before the first step."""
+    path = QUICKSTARTS / file
+    for backend in ("vllm", "sglang"):
+        steps = prepare(load(COMMANDS["pipeline"], path, [f"vars.backend={backend}"]), path.parent)
+        assert {s.title: s.config.rollout.engine.backend for s in steps if hasattr(s.config, "rollout")} == {
+            "curate": backend,
+            "rl": backend,
+        }
+    python = tmp_path / "python"
+    monkeypatch.setenv(PYTHON, str(python))
+    with pytest.raises(ConfigError, match=r"step 6 \(curate\) generates with SGLang.*make install-sglang"):
+        check_engines(steps)
+    check_engines(steps[:5])
+    python.touch()
+    check_engines(steps)
+
+
+def test_a_missing_engine_is_told_before_the_first_step(files, tmp_path, started, monkeypatch):
+    (files.parent / "eval.yaml").write_text(
+        "model: m\ndata: d\nout: '{out}/eval'\nrollout: {engine: {backend: sglang}}\n"
+    )
+    files.write_text(files.read_text() + "  - {run: eval, config: eval.yaml}\n")
+    monkeypatch.setenv(PYTHON, str(tmp_path / "nothing"))
+    with pytest.raises(ConfigError, match=r"step 4 \(eval\) generates with SGLang"):
+        go(files)
+    assert started == []
+    assert go(files, until="sft-2")[0] == 0
+    # Workers of a cluster look for it where they run.
+    files.write_text(files.read_text().replace("config: eval.yaml", "config: eval.yaml, set: {ray_address: auto}"))
+    assert go(files)[0] == 0
 
 
 def test_exit_codes_of_processes():

@@ -5,32 +5,14 @@ SGLang runs in an environment of its own (`make install-sglang`) on the platform
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from typing import Any
 
 import pytest
 
-from rl.config.rollout import EngineConfig, SglangConfig
 from rl.rollout.engine import Engine
 from rl.rollout.engines import ENGINES
-from rl.rollout.sglang_server import PYTHON
-from tests.integration.support import ENGINE, Paths, Teacher, with_first_weights
-
-START_S = 1500.0
-"""SGLang's three processes import for half a minute each, and for many minutes beside other work."""
-
-
-def config_of(backend: str) -> EngineConfig:
-    """The session's settings for a backend; skips the test where the machine lacks it."""
-    settings = ENGINE.model_dump() | {"backend": backend}
-    if backend == "sglang":
-        if os.environ.get("SKIP_SGLANG"):
-            pytest.skip("SKIP_SGLANG is set")
-        if PYTHON not in os.environ and not Path(".venv-sglang/.installed").exists():
-            pytest.skip("no SGLang here; `make install-sglang` installs it")
-        settings["sglang"] = SglangConfig(start_s=START_S).model_dump()
-    return EngineConfig.model_validate(settings)
+from tests.integration.support import Paths, Teacher, engine_config, with_first_weights
 
 
 @pytest.fixture(scope="session", params=list(ENGINES))
@@ -39,7 +21,7 @@ def served(request: pytest.FixtureRequest, paths: Paths) -> Iterator[Engine]:
     if request.param == "vllm":
         yield request.getfixturevalue("shared_engine")  # of other tests too
         return
-    engine = ENGINES[request.param](paths.random, config_of(request.param))
+    engine = ENGINES[request.param](paths.random, engine_config(request.param))
     yield engine
     engine.close()
 
@@ -51,12 +33,12 @@ async def engine(served: Engine, teacher: Teacher) -> Engine:
 
 
 @pytest.fixture
-def start(paths: Paths) -> Iterator[Callable[[str], Engine]]:
-    """Starts an engine of a backend for one test, which may end it."""
+def start(paths: Paths) -> Iterator[Callable[..., Engine]]:
+    """Starts an engine of a backend for one test, which may end it; with other settings than the session's if given."""
     started: list[Engine] = []
 
-    def make(backend: str) -> Engine:
-        started.append(ENGINES[backend](paths.random, config_of(backend)))
+    def make(backend: str, **changes: Any) -> Engine:
+        started.append(ENGINES[backend](paths.random, engine_config(backend, **changes)))
         return started[-1]
 
     yield make
