@@ -24,10 +24,10 @@ import time
 from collections import deque
 from collections.abc import Coroutine, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from rl.algo.advantages import batch_advantages
-from rl.algo.filters import EQUAL_REWARDS, screen
+from rl.algo.filters import screen
 from rl.batch.plan import plan_updates
 from rl.buffer import StalenessBuffer
 from rl.cluster import LearnerGroup, RewardClient, RolloutPool
@@ -41,22 +41,15 @@ from rl.metrics.window import StepWindow
 from rl.records import ScoredGroup
 from rl.rollout.worker import PromptTask
 from rl.run_io import RunIO, engine_metrics
+from rl.starvation import Starvation
 from rl.stopping import CutShortError, StopRequest, unless
 from rl.watch import long_waits, waiting
 
 logger = logging.getLogger(__name__)
 
-_FEWEST = 40
-"""Filtered groups in a row that say something, however small the capacity."""
 _WATCH_S = 5.0
 _QUIET_S = 30.0
 """When the learner has waited so long for a batch, the run says what its groups came to; and again after as long."""
-_STARVED = {
-    True: "had equal rewards (the last: {reason}), so nothing can be learned; choose easier or harder prompts "
-    "(`rl curate`), or a larger algo.group_size",
-    False: "were filtered (the last: {reason}), so nothing is trained; look at the completions, raise "
-    "rollout.sampling.max_tokens, or set algo.filters.{reason} to count",
-}
 
 
 class Loop:
@@ -88,8 +81,7 @@ class Loop:
         """The last version that has reached every engine."""
         self._pending = deque(pending)
         self._requeued = deque(requeued)
-        self._failures = 0
-        self._filtered = 0
+        self._starvation = Starvation(config.starvation, self.buffer.capacity)
         self._progress, self._stall_counts = time.monotonic(), True
         self._waits_since: float | None = None
         self.stopping = StopRequest(config.checkpoint.stop_within_s)
@@ -186,7 +178,7 @@ class Loop:
         elif reason is not None:
             await self._filter(admission, reason, grades.outcomes)
         else:
-            self._failures = self._filtered = 0
+            self._starvation.fed()
             await self.buffer.put(replace(group, rewards=screened.rewards))
 
     async def _reissue(self, batch: Sequence[ScoredGroup], lost: frozenset[int]) -> None:
@@ -199,27 +191,14 @@ class Loop:
     async def _filter(self, admission: Admission, reason: str, outcomes: Sequence[float | None]) -> None:
         self.ledger.close(admission.uid, "filtered", reason, self.version)
         self.prompts.observe(admission.sample_id, outcomes, "filtered", admission.uid)
-        self._failures = 0
-        self._filtered += 1
-        what = f"groups in a row {_STARVED[reason in EQUAL_REWARDS].format(reason=reason)}"
-        self._in_a_row(self._filtered, what, max(_FEWEST, self.buffer.capacity), "filtered")
+        self._starvation.filtered(reason)
         await self.buffer.drop(admission.uid)
 
     async def _fail(self, admission: Admission, cause: BaseException) -> None:
         self.ledger.close(admission.uid, "failed", first_line(cause), self.version)
         self.prompts.observe(admission.sample_id, (), "failed", admission.uid)
-        self._failures += 1
-        what = f"prompts in a row failed; the last one: {cause}"
-        self._in_a_row(self._failures, what, self.buffer.capacity, "failed")
+        self._starvation.failed(cause)
         await self.buffer.drop(admission.uid)
-
-    def _in_a_row(self, count: int, what: str, capacity: int, setting: Literal["failed", "filtered"]) -> None:
-        """Warn when a capacity's worth has come to nothing, and end the run at the limit."""
-        limit = getattr(self.config.starvation, setting) * capacity
-        if count > limit:
-            raise StarvationError(f"{count} {what} (starvation.{setting})")
-        if count == capacity:
-            logger.warning("%d %s. After more than %d the run ends (starvation.%s)", count, what, limit, setting)
 
     # ---- training and pushing -------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 import rl.loop
+from rl import starvation
 from rl.config.train import CheckpointConfig, StarvationConfig
 from rl.errors import CheckpointError, DivergenceError, EngineDeadError, EngineError, StarvationError, SyncError
 from rl.watch import Watch, watching
@@ -41,14 +42,14 @@ async def test_other_failures_stop_the_run_at_once(tmp_path, error):
 
 
 async def test_nothing_to_learn_is_starvation(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(rl.loop, "_FEWEST", 1)
+    monkeypatch.setattr(starvation, "_FEWEST", 1)
     run = FakeRun(str(tmp_path))
     run.rewards = lambda task: (0.0, 0.0)
     with pytest.raises(StarvationError, match=r"7 groups in a row had equal rewards \(the last: all_wrong\)"):
         await complete(run, starvation=StarvationConfig(filtered=3))
     # One more than 3 capacities of 2 raises; the other slot may close its own at the same moment.
     assert run.ledger.counts()["filtered"] in (7, 8) and "train" not in run.names()
-    (said,) = [record.message for record in caplog.records if record.name == "rl.loop"]
+    (said,) = [record.message for record in caplog.records if record.name == "rl.starvation"]
     assert said.startswith("2 groups in a row had equal rewards (the last: all_wrong), so nothing can be learned")
     assert said.endswith("After more than 6 the run ends (starvation.filtered)")
 
@@ -63,7 +64,7 @@ async def test_in_a_small_run_many_more_groups_than_its_capacity_may_be_filtered
 
 
 async def test_a_group_to_train_on_resets_the_count(tmp_path, monkeypatch):
-    monkeypatch.setattr(rl.loop, "_FEWEST", 1)
+    monkeypatch.setattr(starvation, "_FEWEST", 1)
     run = FakeRun(str(tmp_path))
     run.rewards = lambda task: (1.0, 0.0) if task.uid % 3 == 2 else (0.0, 0.0)
     await complete(run, steps=6, starvation=StarvationConfig(filtered=1))
@@ -75,7 +76,7 @@ async def test_failing_prompts_in_a_row_are_starvation(tmp_path, caplog):
     run.rewards = lambda task: (None, None)
     with pytest.raises(StarvationError, match="5 prompts in a row failed; the last one: reward: timeout"):
         await complete(run, starvation=StarvationConfig(failed=2))
-    (said,) = [record.message for record in caplog.records if record.name == "rl.loop"]
+    (said,) = [record.message for record in caplog.records if record.name == "rl.starvation"]
     assert said.startswith("2 prompts in a row failed; the last one: reward: timeout. After more than 4 the run ends")
 
 
