@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import torch
 import torch.distributed.checkpoint as dcp
 import yaml
@@ -61,7 +62,10 @@ def _complete(process: Process, out: Path) -> None:
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_run_resumed_after_sigkill_is_the_uninterrupted_one(paths: Paths, tmp_path: Path, ranks: int) -> None:
+def test_a_run_resumed_after_sigkill_is_the_uninterrupted_one(
+    cluster: None, paths: Paths, tmp_path: Path, ranks: int
+) -> None:
+    """On the session's Ray, which outlives the driver, and has processors for two ranks whatever the machine has."""
     changes = {
         "steps": STEPS,
         "stall_timeout_s": 600,
@@ -72,19 +76,20 @@ def test_a_run_resumed_after_sigkill_is_the_uninterrupted_one(paths: Paths, tmp_
         "learner__optimizer__schedule": "cosine",
         "algo__updates_per_step": 2,
     }
+    address = ray.get_runtime_context().gcs_address
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     files = [tmp_path / f"{out.name}.yaml" for out in (whole, broken)]
     for file, out in zip(files, (whole, broken), strict=True):
         file.write_text(yaml.safe_dump(train_config(paths, out, **changes).model_dump(mode="json")))
-    _complete(Process(files[0]), whole)
+    _complete(Process(files[0], address=address), whole)
 
-    killed = Process(files[1])
+    killed = Process(files[1], address=address)
     killed.reach(broken, BROKEN + 1)  # a step after the checkpoint is on record, and the one after it is under way
     killed.send(signal.SIGKILL)
     assert killed.end()[0] == -signal.SIGKILL
     assert [path.name for path in complete_checkpoints(broken)] == [f"step_{BROKEN:06d}"]
     assert len(read_metrics(broken).rows) == BROKEN + 1
-    _complete(Process(files[1], "--resume"), broken)
+    _complete(Process(files[1], "--resume", address=address), broken)
 
     last = [run / "checkpoints" / f"step_{STEPS:06d}" for run in (whole, broken)]
     weights = [load_file(folder / "hf" / "model.safetensors") for folder in last]
