@@ -279,7 +279,8 @@ class SglangEngine:
         """No more work: half-written weights must never sample, and half a server would hang its callers."""
         if self._failure is None:
             self._failure = reason
-        self._server.kill()
+        # Whoever notices kills this process, and a server that is dead can't clean up after itself.
+        self._server.close()
 
 
 def server_arguments(model: str, config: EngineConfig, version: int) -> list[str]:

@@ -80,6 +80,7 @@ class SglangServer:
         self._folder = Path(tempfile.mkdtemp(prefix="rl-sglang-"))
         self._log = self._folder / "log"
         self._shared: set[str] = set()
+        self._said: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
         # Paths of this interpreter's packages are none of the other's. SGLang has sockets below TMPDIR.
         inherited = {name: value for name, value in os.environ.items() if name not in _OF_THIS_PYTHON}
@@ -109,7 +110,9 @@ class SglangServer:
         return self._process is not None and self._process.poll() is None
 
     def last_words(self) -> str:
-        """The end of the server's log: of its last exception, if there is one, else its last lines."""
+        """The end of the server's log: of its last exception, if there is one, else its last lines; kept by `close`."""
+        if self._said is not None:
+            return self._said
         try:
             with self._log.open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
@@ -129,8 +132,11 @@ class SglangServer:
                 os.killpg(self.group, signal.SIGKILL)
 
     def close(self) -> None:
-        """`kill`, and leave nothing behind."""
+        """`kill`, and leave nothing behind. A second call does nothing."""
+        if self._said is not None:
+            return
         self.kill()
+        self._said = self.last_words()
         if self._process is not None:
             self._process.wait()
             assert self._process.stdin is not None

@@ -14,7 +14,7 @@ import pytest
 
 from rl import train
 from rl.metrics.files import read_metrics
-from tests.integration.support import MAX_DELTA, Paths, engine_config, marked_processes, train_config
+from tests.integration.support import MAX_DELTA, Paths, engine_config, marked_processes, shared_memory, train_config
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -33,14 +33,20 @@ def _servers() -> set[int]:
     return groups
 
 
-def _kill_server(out: Path, before: set[int], killed: list[int], ended: threading.Event) -> None:
+def _folder(server: int) -> Path:
+    """Where a server has its log and sockets."""
+    environ = Path(f"/proc/{server}/environ").read_bytes().split(b"\0")
+    return Path(next(line for line in environ if line.startswith(b"TMPDIR=")).removeprefix(b"TMPDIR=").decode())
+
+
+def _kill_server(out: Path, before: set[int], killed: dict[int, Path], ended: threading.Event) -> None:
     """Kill the run's server as soon as the first step has its row, when most groups of the four are not begun."""
     rows = out / "metrics.jsonl"
     while not ended.is_set() and not (rows.exists() and rows.read_text().count("\n")):
         time.sleep(0.02)
     for group in _servers() - before:
+        killed[group] = _folder(group)
         os.killpg(group, signal.SIGKILL)
-        killed.append(group)
 
 
 def test_a_run_survives_its_server(cluster: None, paths: Paths, tmp_path: Path) -> None:
@@ -49,7 +55,8 @@ def test_a_run_survives_its_server(cluster: None, paths: Paths, tmp_path: Path) 
     config = train_config(
         paths, tmp_path / "run", steps=STEPS, algo__max_staleness=BOUND, stall_timeout_s=1500, **changes
     )
-    out, killed, ended = Path(config.out), list[int](), threading.Event()
+    out, killed, ended = Path(config.out), dict[int, Path](), threading.Event()
+    shared = shared_memory()
     killer = threading.Thread(target=_kill_server, args=(out, _servers(), killed, ended), daemon=True)
     killer.start()
     try:
@@ -75,4 +82,7 @@ def test_a_run_survives_its_server(cluster: None, paths: Paths, tmp_path: Path) 
     assert counts["trained"] == STEPS * config.algo.prompts_per_step
     assert counts["failed"] == 0  # a dead server is nobody's wrong answer
     assert fates["admitted"] == sum(counts.values())
-    assert not _servers() & set(killed)
+    assert not _servers() & killed.keys()
+    # It can't remove these itself, and its worker is killed, too.
+    assert not shared_memory() - shared
+    assert not any(folder.exists() for folder in killed.values())

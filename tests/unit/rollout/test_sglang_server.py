@@ -129,6 +129,15 @@ def test_a_killed_worker_leaves_nothing(package: str, shared: Path) -> None:
     assert not Path(folder).exists() and not shared.exists()
 
 
+def test_what_a_killed_server_leaves_is_removed_and_its_words_are_kept(package: str, shared: Path) -> None:
+    server = SglangServer(Path(sys.executable), [], {"PYTHONPATH": package}, is_ready, 60)
+    os.killpg(server.group, signal.SIGKILL)
+    server.close()
+    assert not shared.exists() and not server._folder.exists()
+    assert server.last_words().startswith("child ")
+    server.close()
+
+
 def test_why_it_did_not_start(package: str, shared: Path) -> None:
     with pytest.raises(EngineError, match=r"ended with status 1; it said:\nRuntimeError: no such model$"):
         start(package, FAIL="raise")
