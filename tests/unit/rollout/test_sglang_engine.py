@@ -17,12 +17,12 @@ from rl.sync.bundle import pack
 
 
 class Server:
-    """One that is dead once it is killed, or by itself where `alive` is set to False."""
+    """One that is dead once it is closed, or by itself where `alive` is set to False."""
 
     def __init__(self) -> None:
         self.alive = True
 
-    def kill(self) -> None:
+    def close(self) -> None:
         self.alive = False
 
     def last_words(self) -> str:
