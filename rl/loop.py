@@ -110,7 +110,9 @@ class Loop:
         """
         self._failed = asyncio.get_running_loop().create_future()
         self.io.start_clock()
-        gc.freeze()  # else each full collection walks over all that was imported: a third of the time of a busy loop
+        # Else each full collection walks over all that was imported: a third of the time of a busy loop. What is frozen
+        # stays so: others, like vLLM, freeze what they own, too.
+        gc.freeze()
         training = self._spawn(self._train())
         self._spawn(self._admit())
         self._spawn(self._watch())
@@ -123,7 +125,6 @@ class Loop:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            gc.unfreeze()
 
     # ---- admission and rollout ------------------------------------------------------------------------------------
 

@@ -69,10 +69,10 @@ def resumed(finished: Folder) -> Resumed:
     shutil.copytree(finished.path, path, ignore=shutil.ignore_patterns(f"step_{STEPS:06d}"))
     restore, seen = train._restore, {}
 
-    async def spy(found: Any, pool: Any, learner: Any, *parts: Any) -> int:
-        version = await restore(found, pool, learner, *parts)
+    async def spy(found: Any, pool: Any, learner: Any, *parts: Any) -> Any:
+        version, loaded = await restore(found, pool, learner, *parts)
         seen.update(version=version, weights=await bundle_behind(await learner.publish()))
-        return version
+        return version, loaded
 
     config = finished.config.model_copy(update={"steps": MORE, "out": str(path)})
     with pytest.MonkeyPatch.context() as patch:
