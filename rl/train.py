@@ -107,8 +107,8 @@ def _goes_on(out: Path) -> bool:
 
 
 def _drive(config: TrainConfig, out: Path, resume: bool) -> None:
-    if not resume and (holds_rows(out) or complete_checkpoints(out)):
-        there = bool(complete_checkpoints(out))
+    there = complete_checkpoints(out)
+    if not resume and (holds_rows(out) or there):
         remedy = "continue it with --resume" if there else "it has no checkpoint yet: remove it, or use --auto-resume"
         raise ConfigError(f"{out} holds a run already; {remedy}, or set another `out`")
     found = latest_checkpoint(out) if resume else None

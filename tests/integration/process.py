@@ -7,12 +7,31 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from rl.control import ask
 from tests.integration.support import marked_processes
 
 END_S = 180
 """From the signal, or the last step, to the end of everything that came with a run, on a busy machine."""
+
+WAIT_S = 400
+"""For a worker that starts or goes, on a busy machine."""
+
+
+def until(condition: Callable[[], Any]) -> None:
+    limit = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < limit
+        time.sleep(0.2)
+
+
+def worker_states(out: Path, kind: str = "rollout") -> dict[str, str]:
+    """State by name, of the workers of a run that goes on."""
+    workers = ask(out, {"do": "list"}, wait_s=WAIT_S)["workers"]
+    return {row["name"]: row["state"] for row in workers if row["kind"] == kind}
 
 
 class Process:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -16,24 +13,10 @@ import yaml
 from rl.control import ask
 from rl.metrics.files import read_metrics
 from rl.run_io import latest_checkpoint
-from tests.integration.process import Process
+from tests.integration.process import WAIT_S, Process, until, worker_states
 from tests.integration.support import MAX_DELTA, Paths, train_config
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.slow]
-
-WAIT_S = 400
-
-
-def until(condition: Callable[[], Any]) -> None:
-    limit = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < limit
-        time.sleep(0.2)
-
-
-def states(out: Path, kind: str = "rollout") -> dict[str, str]:
-    workers = ask(out, {"do": "list"}, wait_s=WAIT_S)["workers"]
-    return {row["name"]: row["state"] for row in workers if row["kind"] == kind}
 
 
 def drained(out: Path) -> list[str]:
@@ -51,19 +34,19 @@ def test_workers_come_and_go(paths: Paths, tmp_path: Path) -> None:
     run.reach(out, 1)
     said = ask(out, {"do": "add"}, wait_s=WAIT_S)["said"]
     assert said == ["rollout-1: starting, and serves once it has the current weights"]
-    until(lambda: states(out) == {"rollout-0": "serving", "rollout-1": "serving"})
+    until(lambda: worker_states(out) == {"rollout-0": "serving", "rollout-1": "serving"})
     ask(out, {"do": "drain", "names": ["rollout-0"]}, wait_s=WAIT_S)
-    until(lambda: states(out) == {"rollout-1": "serving"})
+    until(lambda: worker_states(out) == {"rollout-1": "serving"})
     # Half a CPU is free again: one more fits, and one waits for a node that never comes.
     assert len(ask(out, {"do": "add"}, wait_s=WAIT_S)["said"]) == 1
-    until(lambda: states(out) == {"rollout-1": "serving", "rollout-2": "serving"})
+    until(lambda: worker_states(out) == {"rollout-1": "serving", "rollout-2": "serving"})
     assert "no room for it now" in ask(out, {"do": "add"}, wait_s=WAIT_S)["said"][1]
-    assert states(out)["rollout-3"] == "starting"
+    assert worker_states(out)["rollout-3"] == "starting"
     ask(out, {"do": "drain", "names": ["rollout-3"]}, wait_s=WAIT_S)
     until(lambda: drained(out) == ["rollout-0", "rollout-3"])
-    assert "rollout-3" not in states(out)
+    assert "rollout-3" not in worker_states(out)
     ask(out, {"do": "add", "kind": "reward"}, wait_s=WAIT_S)
-    until(lambda: states(out, "reward") == {"reward-0": "serving", "reward-1": "serving"})
+    until(lambda: worker_states(out, "reward") == {"reward-0": "serving", "reward-1": "serving"})
     seen = len(read_metrics(out).rows)
     run.reach(out, seen + 2)
     run.send(signal.SIGTERM)
