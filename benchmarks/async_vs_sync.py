@@ -2,7 +2,8 @@
 
 The same steps of `rl train` on the countdown task, whose completions are long-tailed in length, at three sizes; an
 engine and a learner with a thread each. The limit is the rate of the slower side alone: the learner's in the
-synchronous run, where it has the machine to itself, and the rollouts' without a learner.
+synchronous run, where it has the machine to itself, and the rollouts' without a learner. How long either side computes
+tells what is short of the limit because it waits from what is because the two share a machine.
 
     python benchmarks/async_vs_sync.py [--sizes 0.6M 5M 20M] [--steps 40 30 16] [--bounds 0 1 2 4] [--rounds 1]
 
@@ -69,6 +70,7 @@ def summarise(rounds: list[dict[Any, Any]], bounds: list[int], reward: float) ->
     rows = {}
     for bound in bounds:
         reports = [runs.report(found[bound], reward) for found in rounds]
+        sides = [runs.busy(found[bound]) for found in rounds]
         rates = [report["tokens_per_s"] for report in reports]
         base = [runs.pace(found[0])["tokens_per_s"] for found in rounds]
         reached = [report["seconds_to_reward"] for report in reports if report["seconds_to_reward"] is not None]
@@ -80,6 +82,7 @@ def summarise(rounds: list[dict[Any, Any]], bounds: list[int], reward: float) ->
             "staleness_mean": _median(row["staleness"] for found in rounds for row in found[bound][runs.WARM_UP :]),
             "of_synchronous": _median(rate / one for rate, one in zip(rates, base, strict=True)),
             "share_of_limit": _median(rate / one["limit"] for rate, one in zip(rates, limits, strict=True)),
+            **{side: _median(one[side] for one in sides) for side in sides[0]},
         }
     return {"limit_tokens_per_s": {key: _median(one[key] for one in limits) for key in limits[0]}, "bounds": rows}
 

@@ -91,6 +91,7 @@ def rows_of(metrics: Any) -> list[Row]:
                 "tokens": row["tokens/trained"],
                 "rewards": rewards,
                 "learner_s": row["time/learner_busy_s"],
+                "engine_busy": row["time/rollout_busy_fraction"],
                 "staleness": row["staleness/mean"],
             }
         )
@@ -109,6 +110,13 @@ def pace(rows: list[Row]) -> dict[str, float]:
     seconds = rows[-1]["time_s"] - rows[WARM_UP - 1]["time_s"]
     tokens = sum(row["tokens"] for row in rows[WARM_UP:])
     return {"seconds_per_step": seconds / (len(rows) - WARM_UP), "tokens_per_s": tokens / seconds}
+
+
+def busy(rows: list[Row]) -> dict[str, float]:
+    """Shares of the time after the warm-up in which the learner and the engine computed."""
+    steady, seconds = rows[WARM_UP:], rows[-1]["time_s"] - rows[WARM_UP - 1]["time_s"]
+    engine = statistics.mean(row["engine_busy"] for row in steady)
+    return {"learner_busy": sum(row["learner_s"] for row in steady) / seconds, "engine_busy": engine}
 
 
 def reward_of(rows: list[Row]) -> float | None:
