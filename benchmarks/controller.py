@@ -274,7 +274,7 @@ def main() -> None:
     os.environ["RAY_IGNORE_UNHANDLED_ERRORS"] = "1"
     found: dict[str, Any] = {"loop alone": [asyncio.run(measure(Local(), c, args.groups)) for c in CAPACITIES]}
     print("loop alone", found["loop alone"], flush=True)
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level="WARNING")
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="WARNING")
     for workers in args.workers:
         rows = [asyncio.run(_with_actors(workers, capacity, args.groups)) for capacity in CAPACITIES[:2]]
         found[f"{workers} Ray workers"] = rows

@@ -185,7 +185,7 @@ def ours(folder: Path, settings: list[str]) -> dict[str, Any]:
     from rl.mail import Part
 
     steps = json.loads((folder / "steps.json").read_text())
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     rank = LearnerRank(0, train_config(folder, settings))
     rank.start("127.0.0.1", free_port())
     meter, padding, norms = Meter(), [], []

@@ -18,7 +18,7 @@ from rl.config.learner import LearnerConfig
 from rl.config.placement import PlacedConfig
 from rl.config.rollout import RewardConfig, RolloutConfig
 from rl.errors import ClusterError, ConfigError, StarvationError, first_lines
-from rl.ray_start import start_ray
+from rl.ray_start import join_ray, start_ray
 
 logger = logging.getLogger(__name__)
 
@@ -67,9 +67,12 @@ def connect(
     # and every request that the end of a run cuts short.
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     target = address or os.environ.get("RAY_ADDRESS")
-    where: dict[str, Any] = {"address": target} if target else {"include_dashboard": False}
+    options: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": True}
     try:
-        (ray.init if target else start_ray)(**where, logging_level=logging.WARNING, log_to_driver=True)
+        if target:
+            join_ray(target, **options)
+        else:
+            start_ray(include_dashboard=False, **options)
     except Exception as exc:  # Ray raises plain ones, too, where a process of its own is late
         said = first_lines(exc, lines=2)
         if target:

@@ -194,7 +194,6 @@ def cluster() -> Iterator[None]:
     from rl.ray_start import start_ray
 
     start_ray(
-        address="local",
         num_cpus=SESSION_CPUS,
         object_store_memory=256 << 20,
         include_dashboard=False,

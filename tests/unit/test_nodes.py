@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import socket
 import subprocess
 from types import SimpleNamespace
 
@@ -48,7 +49,7 @@ def test_a_cluster_that_may_grow_is_waited_for(caplog):
     ("address", "said"),
     [
         (None, "Ray can't be started on this machine: The current node timed out.*ray stop"),
-        ("head:6379", "the Ray cluster at head:6379 can't be joined: The current node timed out.*ray_address"),
+        ("auto", "the Ray cluster at auto can't be joined: The current node timed out.*ray_address"),
     ],
 )
 def test_a_cluster_that_does_not_come_up_is_one_error(monkeypatch, address, said):
@@ -62,6 +63,14 @@ def test_a_cluster_that_does_not_come_up_is_one_error(monkeypatch, address, said
     with pytest.raises(ClusterError, match=f"(?s){said}") as caught:
         rl.nodes.connect(address, RolloutConfig())
     assert "And more" not in str(caught.value)
+
+
+def test_a_cluster_where_nobody_listens_is_not_waited_for():
+    with socket.socket() as taken:  # bound, so that nobody else gets the port, and not listening
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ClusterError, match=f"cluster at {address} can't be joined: .*refused.*ray_address"):
+            rl.nodes.connect(address, RolloutConfig())
 
 
 def test_a_start_that_is_too_slow_is_tried_again_and_leaves_nothing(monkeypatch):

@@ -14,6 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
@@ -40,6 +41,8 @@ class Elastic:
     """A head with room for a learner and one engine, and an autoscaler that may start one node with a CPU."""
 
     def __init__(self, folder: Path) -> None:
+        # Ray keeps the address of the last cluster in its folder: in one of its own nobody takes this one for theirs.
+        self._ray = TemporaryDirectory(prefix="ray-", dir="/tmp")  # a path of pytest's is too long for its sockets
         with socket.socket() as probe:
             probe.bind(("", 0))
             port = probe.getsockname()[1]
@@ -48,9 +51,9 @@ class Elastic:
         config.write_text(json.dumps(_autoscaling(self.address)))
         self._before = set(marked_processes())
         options = ["--num-cpus=2", "--include-dashboard=false", f"--object-store-memory={STORE}"]
-        command = ["start", "--head", "--block", f"--port={port}", f"--autoscaling-config={config}", *options]
+        options += [f"--temp-dir={self._ray.name}", f"--port={port}", f"--autoscaling-config={config}"]
         self._process = subprocess.Popen(
-            [str(Path(sys.executable).with_name("ray")), *command],
+            [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", *options],
             env=os.environ | {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"},
             stdout=(folder / "head.log").open("w"),
             stderr=subprocess.STDOUT,
@@ -73,6 +76,7 @@ class Elastic:
             if psutil.pid_exists(pid):
                 psutil.Process(pid).kill()
         self._process.wait()
+        self._ray.cleanup()
 
     def _answers(self) -> bool:
         host, port = self.address.rsplit(":", 1)
