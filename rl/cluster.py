@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -253,7 +253,10 @@ class RewardClient:
 
 
 class LearnerGroup:
-    """All ranks of the learner; every call goes to all of them, results come from rank 0."""
+    """All ranks of the learner; every call goes to all of them, results come from rank 0.
+
+    Every call but `train`, whose time the loop watches, raises ActorLostError after `stall_timeout_s` seconds.
+    """
 
     def __init__(self, config: TrainConfig) -> None:
         learner = config.learner
@@ -266,24 +269,25 @@ class LearnerGroup:
             runtime_env={"env_vars": {"OMP_NUM_THREADS": str(learner.threads), "HF_HUB_OFFLINE": "1"}},
         )(LearnerRank)
         self.ranks: list[Any] = [actor.remote(rank, config) for rank in range(learner.ranks)]
+        self._limit_s = config.stall_timeout_s
         self.cost = CostModel()
         """What a sequence costs the model; known after `start`."""
 
     async def start(self) -> None:
-        ((address, port),) = await of_ranks([self.ranks[0].address.remote()])
+        ((address, port),) = await self._answers([self.ranks[0].address.remote()])
         await self._all("start", address, port)
-        self.cost = await self.ranks[0].cost_model.remote()
+        (self.cost,) = await self._answers([self.ranks[0].cost_model.remote()])
 
     async def publish(self) -> Any:
         """Reference to a `Ticket` for the current weights."""
         refs = [rank.publish.remote() for rank in self.ranks]
-        await of_ranks(refs)
+        await self._answers(refs)
         return refs[0]
 
     async def set_probe(self, groups: Any) -> Any:
         """Give every rank the probe's groups, by reference; returns a reference to their logprobs."""
         refs = [rank.set_probe.remote(groups) for rank in self.ranks]
-        await of_ranks(refs)
+        await self._answers(refs)
         return refs[0]
 
     def probe_groups(self) -> Any:
@@ -322,17 +326,17 @@ class LearnerGroup:
         """Write a checkpoint, with finished groups; with `background` the files are complete when `written` returns."""
         given = [finished] + [None] * (len(self.ranks) - 1)
         saves = [rank.save.remote(folder, background, part) for rank, part in zip(self.ranks, given, strict=True)]
-        await of_ranks(saves)
+        await self._answers(saves)
 
     async def finished(self, folder: str) -> dict[int, Part]:
         """The finished groups that a checkpoint holds, by uid. Raises DataError if they can't be read."""
         uids, column = self.ranks[0].finished.options(num_returns=2).remote(folder)
-        return {uid: Part(column, row) for row, uid in enumerate((await of_ranks([uids]))[0])}
+        return {uid: Part(column, row) for row, uid in enumerate((await self._answers([uids]))[0])}
 
     async def written(self) -> None:
         """Wait for the files of the last checkpoint, beside whatever else the learner does."""
         waits = [rank.written.options(concurrency_group=_WRITING).remote() for rank in self.ranks]
-        await of_ranks(waits)
+        await self._answers(waits)
 
     async def load(self, folder: str) -> int:
         return (await self._all("load", folder))[0]
@@ -341,7 +345,10 @@ class LearnerGroup:
         await close_actors(self.ranks)
 
     async def _all(self, method: str, *args: Any) -> list[Any]:
-        return await of_ranks([getattr(rank, method).remote(*args) for rank in self.ranks])
+        return await self._answers([getattr(rank, method).remote(*args) for rank in self.ranks])
+
+    async def _answers(self, calls: Sequence[Awaitable[Any]]) -> list[Any]:
+        return await of_ranks(calls, self._limit_s)
 
 
 @asynccontextmanager

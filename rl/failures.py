@@ -30,16 +30,23 @@ def first_line(exc: BaseException) -> str:
     return first_lines(exc, lines=1, chars=300)
 
 
-async def of_ranks(calls: Sequence[Awaitable[Any]]) -> list[Any]:
+async def of_ranks(calls: Sequence[Awaitable[Any]], limit_s: float | None = None) -> list[Any]:
     """What each learner rank returns.
 
     Raises:
-        ActorLostError: a rank died; it is named, though its peers may have noticed a broken connection before.
+        ActorLostError: a rank died; it is named, though its peers may have noticed a broken connection before. Or one
+            has not answered for `limit_s` seconds.
         Exception: whatever else a rank raised.
     """
     tasks = [asyncio.ensure_future(_of_rank(rank, call)) for rank, call in enumerate(calls)]
     try:
-        done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        done, pending = await asyncio.wait(tasks, timeout=limit_s, return_when=asyncio.FIRST_EXCEPTION)
+        if pending and all(task.exception() is None for task in done):
+            silent = ", ".join(str(rank) for rank, task in enumerate(tasks) if task in pending)
+            raise ActorLostError(
+                f"learner rank {silent} has not answered for {limit_s:g} s: it hangs, or what it was asked for takes "
+                "that long here; then raise stall_timeout_s"
+            )
         if pending and not any(isinstance(task.exception(), ray.exceptions.RayActorError) for task in done):
             await asyncio.wait(pending, timeout=_DEATH_S)
         failed = {rank: task.exception() for rank, task in enumerate(tasks) if task.done() and task.exception()}

@@ -31,6 +31,11 @@ async def test_a_rank_that_fails_by_itself_is_its_own_cause():
     assert await of_ranks([asyncio.sleep(0, "a"), asyncio.sleep(0, "b")]) == ["a", "b"]
 
 
+async def test_a_rank_that_hangs_is_named():
+    with pytest.raises(ActorLostError, match=r"^learner rank 1 has not answered for 0\.01 s.*raise stall_timeout_s"):
+        await of_ranks([asyncio.sleep(0), asyncio.Event().wait()], limit_s=0.01)
+
+
 async def test_a_dead_ray_is_told_from_a_dead_actor():
     # As Ray words it for every actor of a driver whose raylet was killed.
     text = "The actor is dead because its owner has died. Worker exit detail: Owner's node has crashed."

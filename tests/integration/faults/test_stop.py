@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import signal
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from rl.checkpoint_folder import complete_checkpoints
 from rl.finished import read_groups
 from rl.recording import read_rank, step_folder
 from rl.records import Group
+from tests.integration.faults.accounts import assert_accounted, fates_of
 from tests.integration.process import Process
 from tests.integration.support import Paths, train_config
 from tests.unit.test_recording import assert_equal
@@ -33,21 +32,9 @@ def run(paths: Paths, tmp_path: Path) -> tuple[Path, Path]:
     return file, out
 
 
-def _assert_accounted(out: Path, size: int = 4) -> None:
-    """Every prompt has one fate in the files, and each step trained its number of groups once."""
-    fates = [json.loads(line) for line in (out / "fates.jsonl").read_text().splitlines()]
-    assert sorted(row["uid"] for row in fates) == list(range(len(fates)))
-    trained = Counter(row["step"] for row in fates if row["fate"] == "trained")
-    assert trained == dict.fromkeys(range(1, STEPS + 1), size)
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
-    summary = json.loads((out / "summary.json").read_text())["fates"]
-    assert summary["admitted"] == len(fates) == sum(count for fate, count in summary.items() if fate != "admitted")
-
-
 def _assert_trained_as_they_were(out: Path, groups: list[Group]) -> None:
     """Those that are trained have the tokens, and the versions of these, that they had in the checkpoint."""
-    fates = {row["uid"]: row for row in map(json.loads, (out / "fates.jsonl").read_text().splitlines())}
+    fates = {row["uid"]: row for row in fates_of(out)}
     trained = [group for group in groups if fates[group.uid]["fate"] == "trained"]
     assert trained, "no step took any of them"
     for group in trained:
@@ -71,7 +58,7 @@ def test_sigterm_finishes_the_step_and_the_run_goes_on(run: tuple[Path, Path]) -
     finished = read_groups(stopped)
     code, text = Process(config, "--resume").end()
     assert code == 0, text
-    _assert_accounted(out)
+    assert_accounted(out, STEPS)
     _assert_trained_as_they_were(out, finished)
 
 
@@ -93,4 +80,4 @@ def test_ctrl_c_twice_ends_at_once_and_a_killed_run_is_resumed(run: tuple[Path, 
     assert code == 130, text  # 75 is a stop in good order
     code, text = Process(config, "--resume").end()
     assert code == 0, text
-    _assert_accounted(out)
+    assert_accounted(out, STEPS)
