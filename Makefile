@@ -100,8 +100,9 @@ test-conformance: $(STAMP) ## the conformance kit on every built-in verifier, an
 test-slow: $(STAMP) ## whole runs that take minutes: killed workers, resumption bit for bit, published pipelines
 	$(BIN)/python -m pytest -m slow --durations=10 $(PYTEST_ARGS)
 
-soak: $(STAMP) ## a run in which a hundred workers are killed or hung (about half an hour)
-	FAULTS=100 $(BIN)/python -m pytest tests/integration/faults/test_faults.py -s $(PYTEST_ARGS)
+soak: $(STAMP) ## a run whose workers die or hang 100 times, and one whose driver or learner does 12 times (half an hour)
+	FAULTS=100 RETRIES=12 $(BIN)/python -m pytest -s $(PYTEST_ARGS) \
+		tests/integration/faults/test_faults.py tests/integration/faults/test_retries.py
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .
