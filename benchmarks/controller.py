@@ -29,7 +29,7 @@ from typing import Any
 import ray
 
 from rl.batch.plan import UpdateShare
-from rl.config.rollout import FaultConfig
+from rl.config.faults import FaultConfig
 from rl.config.train import TrainConfig
 from rl.data.store import OrderedPrompts
 from rl.fleet import Fleet

@@ -1,33 +1,29 @@
-"""The actors of a run behind small handles: rollout workers, reward workers, learner ranks."""
+"""The workers of a run behind small handles: rollout workers and reward workers."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from rl.batch.packing import CostModel
-from rl.batch.plan import UpdateShare
 from rl.config.data import PromptConfig
 from rl.config.endpoint import EndpointConfig
 from rl.config.rollout import RewardConfig, RolloutConfig
 from rl.config.sync import SyncConfig
-from rl.config.train import TrainConfig
 from rl.data.formats import OnBad
 from rl.data.store import DatasetNames
-from rl.errors import FetchError, GroupsLostError
-from rl.failures import of_ranks, remote_causes
+from rl.errors import FetchError
+from rl.failures import remote_causes
 from rl.fleet import Fleet
-from rl.learner.actor import REISSUE, LearnerRank
 from rl.liveness import keep_alive
-from rl.mail import Mail, Part
+from rl.mail import Mail
 from rl.nodes import bring_up, close_actors, lacks_now, placement
-from rl.records import Grades, GroupMeta, LostGroups
+from rl.records import Grades, GroupMeta
 from rl.reward_setup import Carried, carry, check_answer_types
 from rl.rewarding import JudgeWorker, RewardWorker
 from rl.rollout.endpoint import EndpointPool
@@ -39,8 +35,6 @@ from rl.watch import watching
 
 _ACTOR_CONCURRENCY = 4096
 """Calls that an asynchronous actor holds at once; admission bounds them long before."""
-_WRITING = "writing"
-"""A thread of its own in every learner rank, to wait for files while the rank trains."""
 
 
 class RolloutPool:
@@ -250,105 +244,6 @@ class RewardClient:
             self._watching.cancel()
         await self.fleet.stop()
         await close_actors([*self.fleet.actors, *([] if self.judges is None else [self.judges])])
-
-
-class LearnerGroup:
-    """All ranks of the learner; every call goes to all of them, results come from rank 0.
-
-    Every call but `train`, whose time the loop watches, raises ActorLostError after `stall_timeout_s` seconds.
-    """
-
-    def __init__(self, config: TrainConfig) -> None:
-        learner = config.learner
-        remote: Any = ray.remote  # its stubs know no concurrency groups
-        actor = remote(
-            num_cpus=learner.threads,
-            num_gpus=learner.gpus_per_rank,
-            concurrency_groups={_WRITING: 1, REISSUE: 1},
-            **placement(learner),
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(learner.threads), "HF_HUB_OFFLINE": "1"}},
-        )(LearnerRank)
-        self.ranks: list[Any] = [actor.remote(rank, config) for rank in range(learner.ranks)]
-        self._limit_s = config.stall_timeout_s
-        self.cost = CostModel()
-        """What a sequence costs the model; known after `start`."""
-
-    async def start(self) -> None:
-        ((address, port),) = await self._answers([self.ranks[0].address.remote()])
-        await self._all("start", address, port)
-        (self.cost,) = await self._answers([self.ranks[0].cost_model.remote()])
-
-    async def publish(self) -> Any:
-        """Reference to a `Ticket` for the current weights."""
-        refs = [rank.publish.remote() for rank in self.ranks]
-        await self._answers(refs)
-        return refs[0]
-
-    async def set_probe(self, groups: Any) -> Any:
-        """Give every rank the probe's groups, by reference; returns a reference to their logprobs."""
-        refs = [rank.set_probe.remote(groups) for rank in self.ranks]
-        await self._answers(refs)
-        return refs[0]
-
-    def probe_groups(self) -> Any:
-        """Reference to the probe's groups as rank 0 holds them: they last as long as the learner."""
-        return self.ranks[0].probe_groups.remote()
-
-    async def train(
-        self, shares: Sequence[Sequence[Any]], record: str | None = None
-    ) -> tuple[dict[str, float], Any, Any]:
-        """(metrics, reference to a `Ticket` for the new weights, reference to the probe's logprobs).
-
-        Args:
-            record: folder to write what is needed to replay the step into.
-        Raises:
-            GroupsLostError: tokens of some groups are gone, and nothing was done.
-        """
-        refs = [
-            rank.train.options(num_returns=3).remote(list(updates), record)
-            for rank, updates in zip(self.ranks, shares, strict=True)
-        ]
-        metrics = await of_ranks([ref[0] for ref in refs])
-        lost = frozenset(uid for part in metrics if isinstance(part, LostGroups) for uid in part.uids)
-        if lost:
-            raise GroupsLostError(f"the tokens of {len(lost)} groups are gone with the node that held them", lost)
-        return metrics[0], refs[0][1], refs[0][2]
-
-    async def digest(self) -> str:
-        """Checksum of the weights as they are published."""
-        return str((await self._all("digest"))[0])
-
-    async def replay(self, folder: str) -> tuple[dict[str, float], str]:
-        """Metrics of a recorded step that is done again, and the digest of the weights after it."""
-        return (await self._all("replay", folder))[0], await self.digest()
-
-    async def save(self, folder: str, background: bool, finished: UpdateShare) -> None:
-        """Write a checkpoint, with finished groups; with `background` the files are complete when `written` returns."""
-        given = [finished] + [None] * (len(self.ranks) - 1)
-        saves = [rank.save.remote(folder, background, part) for rank, part in zip(self.ranks, given, strict=True)]
-        await self._answers(saves)
-
-    async def finished(self, folder: str) -> dict[int, Part]:
-        """The finished groups that a checkpoint holds, by uid. Raises DataError if they can't be read."""
-        uids, column = self.ranks[0].finished.options(num_returns=2).remote(folder)
-        return {uid: Part(column, row) for row, uid in enumerate((await self._answers([uids]))[0])}
-
-    async def written(self) -> None:
-        """Wait for the files of the last checkpoint, beside whatever else the learner does."""
-        waits = [rank.written.options(concurrency_group=_WRITING).remote() for rank in self.ranks]
-        await self._answers(waits)
-
-    async def load(self, folder: str) -> int:
-        return (await self._all("load", folder))[0]
-
-    async def close(self) -> None:
-        await close_actors(self.ranks)
-
-    async def _all(self, method: str, *args: Any) -> list[Any]:
-        return await self._answers([getattr(rank, method).remote(*args) for rank in self.ranks])
-
-    async def _answers(self, calls: Sequence[Awaitable[Any]]) -> list[Any]:
-        return await of_ranks(calls, self._limit_s)
 
 
 @asynccontextmanager

@@ -52,9 +52,7 @@ async def of_ranks(calls: Sequence[Awaitable[Any]], limit_s: float | None = None
         failed = {rank: task.exception() for rank, task in enumerate(tasks) if task.done() and task.exception()}
         for rank, exc in failed.items():
             if isinstance(exc, ray.exceptions.RayActorError):
-                gone = describe_failure(exc)
-                ray_gone = isinstance(gone, ActorLostError)
-                raise gone if ray_gone else ActorLostError(f"learner rank {rank} died ({_death(exc)})") from exc
+                raise lost_rank(rank, exc) from exc
         for exc in failed.values():
             assert exc is not None
             raise exc
@@ -67,6 +65,12 @@ async def of_ranks(calls: Sequence[Awaitable[Any]], limit_s: float | None = None
 async def _of_rank(rank: int, call: Awaitable[Any]) -> Any:
     with at(f"rank {rank}"):
         return await call
+
+
+def lost_rank(rank: int, exc: BaseException) -> ActorLostError:
+    """What Ray's error of a rank that is gone comes to."""
+    gone = describe_failure(exc)
+    return gone if isinstance(gone, ActorLostError) else ActorLostError(f"learner rank {rank} died ({_death(exc)})")
 
 
 def _death(exc: BaseException) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 
 import ray
 
-from rl.config.rollout import FaultConfig
+from rl.config.faults import FaultConfig
 from rl.errors import ActorLostError, ConfigError, EngineDeadError, EngineError, StarvationError, SyncError
 from rl.failures import describe_failure, first_line, lost_actor, lost_answer
 from rl.liveness import answer, answering, has_process, until_ready

@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 
-from rl.config.rollout import FaultConfig
+from rl.config.faults import FaultConfig, PingConfig
 from rl.errors import EngineDeadError, first_lines
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ async def until_ready(name: str, actor: Any, config: FaultConfig, placed: Callab
         ready.cancel()
 
 
-async def answer(name: str, actor: Any, config: FaultConfig) -> None:
+async def answer(name: str, actor: Any, config: PingConfig) -> None:
     """Wait for the answer to a ping.
 
     Raises:
@@ -70,6 +70,13 @@ async def answer(name: str, actor: Any, config: FaultConfig) -> None:
         await _ping(actor, config.hang_s)
     except TimeoutError as exc:
         raise _silent(name, config) from exc
+
+
+async def ping_on(name: str, actor: Any, config: PingConfig) -> None:
+    """Ping an actor until it does not answer; raises as `answer`."""
+    while True:
+        await asyncio.sleep(config.ping_every_s)
+        await answer(name, actor, config)
 
 
 @contextlib.asynccontextmanager
@@ -127,9 +134,7 @@ async def keep_alive(
     while True:
         try:
             await until_ready(name, actor, config, placed=lambda _: True)
-            while True:
-                await asyncio.sleep(config.ping_every_s)
-                await answer(name, actor, config)
+            await ping_on(name, actor, config)
         except EngineDeadError as exc:
             logger.warning("%s; it is killed, and Ray starts it anew", exc)
             kill(actor)
@@ -144,5 +149,5 @@ async def _ping(actor: Any, limit_s: float) -> None:
         await actor.ping.remote()
 
 
-def _silent(name: str, config: FaultConfig) -> EngineDeadError:
+def _silent(name: str, config: PingConfig) -> EngineDeadError:
     return EngineDeadError(f"{name} did not answer for {config.hang_s:g} s")

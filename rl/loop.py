@@ -30,12 +30,13 @@ from rl.algo.advantages import batch_advantages
 from rl.algo.filters import screen
 from rl.batch.plan import plan_updates
 from rl.buffer import StalenessBuffer
-from rl.cluster import LearnerGroup, RewardClient, RolloutPool
+from rl.cluster import RewardClient, RolloutPool
 from rl.config.train import TrainConfig
 from rl.data.store import PromptSource
 from rl.errors import ActorLostError, DivergenceError, EngineError, GroupsLostError, StarvationError, SyncError
 from rl.eval.runner import group_seed, sample
 from rl.failures import describe_failure, failed_prompt, first_line
+from rl.learner_group import LearnerGroup
 from rl.ledger import Admission, Ledger
 from rl.metrics.window import StepWindow
 from rl.records import ScoredGroup

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rl.cluster import LearnerGroup
 from rl.config.base import parse_config, read_yaml
 from rl.config.train import TrainConfig
 from rl.errors import ConfigError, DataError
 from rl.failures import remote_causes
 from rl.interruptible import run_interruptible
+from rl.learner_group import LearnerGroup
 from rl.metrics.files import CONFIG
 from rl.nodes import bring_up, connect
 from rl.recording import CLOCKS, read_outcome, step_folder

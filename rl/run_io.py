@@ -11,7 +11,7 @@ from typing import Any
 
 from rl import recording
 from rl.checkpoint_folder import CHECKPOINTS, Checkpoint, begin, complete, latest
-from rl.cluster import LearnerGroup, RewardClient, RolloutPool
+from rl.cluster import RewardClient, RolloutPool
 from rl.config.base import save_config
 from rl.config.rollout import SamplingConfig
 from rl.config.train import TrainConfig
@@ -21,6 +21,7 @@ from rl.eval.runner import attempt_all, attempt_seed, evaluate, group_seed
 from rl.failures import describe_failure
 from rl.finished import describe, described, share_of
 from rl.fleet import Fleet
+from rl.learner_group import LearnerGroup
 from rl.ledger import FATES, Ledger
 from rl.metrics.console import RunTable, waiting_line
 from rl.metrics.files import CONFIG

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from rl.algo.advantages import load_group_function
 from rl.algo.plugins import load_function
 from rl.checkpoint_folder import Checkpoint, checkpoint_before, complete_checkpoints, how_to_go_on, set_aside_newer
-from rl.cluster import LearnerGroup, RewardClient, RolloutPool
+from rl.cluster import RewardClient, RolloutPool
 from rl.config.base import dump_yaml, read_yaml, save_config
 from rl.config.train import TrainConfig
 from rl.control import serve
@@ -25,6 +25,7 @@ from rl.data.store import PromptSource
 from rl.errors import ActorLostError, CheckpointError, ConfigError, DataError, StoppedError, TornCheckpointError
 from rl.failures import describe_failure, remote_causes
 from rl.interruptible import run_interruptible
+from rl.learner_group import LearnerGroup
 from rl.ledger import Ledger
 from rl.loop import Loop, compare_probe
 from rl.metrics.console import RunTable
@@ -158,35 +159,36 @@ async def _train(config: TrainConfig, carried: Carried, found: Checkpoint | None
     tracker = None if found else _open_record(config, carried, found)
     try:
         await bring_up({"rollout workers": pool.ready(), "learner": learner.start()}, config.stall_timeout_s)
-        names = {path: await pool.catalogue(path) for path in datasets}
-        ids = names[config.data.train].ids
-        if carried.mixture is not None:
-            check_tasks(carried.mixture, await pool.tasks(config.data.train, carried.mixture.task))
-        answer_types = sorted({name for dataset in names.values() for name in dataset.answer_types})
-        rewards = RewardClient(config.rewards, answer_types, carried)
-        await bring_up({"reward workers": rewards.ready()}, config.stall_timeout_s)
-        prompts = prompt_source(config, ids)
-        version, found = await _restore(found, pool, learner, rewards, prompts)
-        tracker = tracker or _open_record(config, carried, found)
-        ledger = Ledger(tracker.fate)
-        if found is not None:
-            ledger.load_state_dict(found.state["ledger"])
-        with RunTable(config.steps) as table:
-            io = RunIO(config, tracker, table, found.state["started"] if found else begun)
-            io.timeline("sync", "start", begun, time.time())
-            if config.data.eval:
-                io.eval_ids = names[config.data.eval].ids
-            with _answering(Path(config.out), {"rollout": pool, "reward": rewards}):
-                probe = await _make_probe(config, pool, learner, ids)
-                await compare_probe(pool, probe, version, config.probe.threshold)
-                if found is None:
-                    await io.evaluate(pool, rewards, 0)
-                requeued = found.state["requeued"] if found else ()
-                finished = await finished_groups(learner, found, config.algo.group_size) if found else []
-                done = {group.meta.uid for group in finished}
-                again = tuple(admission for admission in ledger.in_flight if admission.uid not in done)
-                loop = Loop(config, pool, rewards, learner, prompts, ledger, io, version, again, requeued, finished)
-                await _run_loop(loop)
+        async with learner.watched():
+            names = {path: await pool.catalogue(path) for path in datasets}
+            ids = names[config.data.train].ids
+            if carried.mixture is not None:
+                check_tasks(carried.mixture, await pool.tasks(config.data.train, carried.mixture.task))
+            answer_types = sorted({name for dataset in names.values() for name in dataset.answer_types})
+            rewards = RewardClient(config.rewards, answer_types, carried)
+            await bring_up({"reward workers": rewards.ready()}, config.stall_timeout_s)
+            prompts = prompt_source(config, ids)
+            version, found = await _restore(found, pool, learner, rewards, prompts)
+            tracker = tracker or _open_record(config, carried, found)
+            ledger = Ledger(tracker.fate)
+            if found is not None:
+                ledger.load_state_dict(found.state["ledger"])
+            with RunTable(config.steps) as table:
+                io = RunIO(config, tracker, table, found.state["started"] if found else begun)
+                io.timeline("sync", "start", begun, time.time())
+                if config.data.eval:
+                    io.eval_ids = names[config.data.eval].ids
+                with _answering(Path(config.out), {"rollout": pool, "reward": rewards}):
+                    probe = await _make_probe(config, pool, learner, ids)
+                    await compare_probe(pool, probe, version, config.probe.threshold)
+                    if found is None:
+                        await io.evaluate(pool, rewards, 0)
+                    requeued = found.state["requeued"] if found else ()
+                    finished = await finished_groups(learner, found, config.algo.group_size) if found else []
+                    done = {group.meta.uid for group in finished}
+                    again = tuple(admission for admission in ledger.in_flight if admission.uid not in done)
+                    loop = Loop(config, pool, rewards, learner, prompts, ledger, io, version, again, requeued, finished)
+                    await _run_loop(loop)
     finally:
         if tracker is not None:
             tracker.close()

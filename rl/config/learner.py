@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from rl.config.base import StrictModel
+from rl.config.faults import PingConfig
 from rl.config.placement import PlacedConfig
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -123,6 +124,7 @@ class LearnerConfig(PlacedConfig):
     fsdp: FSDPConfig = FSDPConfig()
     deepspeed: DeepSpeedConfig = DeepSpeedConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    faults: PingConfig = PingConfig()
 
     def check_trainable(self, trainable: tuple[str, ...]) -> None:
         """Raise ValueError where module groups are named beside adapters."""

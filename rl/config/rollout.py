@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from rl.config.base import StrictModel
+from rl.config.faults import FaultConfig
 from rl.config.placement import PlacedConfig
 
 SHORTEST_S = 0.01
@@ -76,23 +77,6 @@ class SamplingConfig(StrictModel):
     """Logits are divided by it; training takes logprobs at the same one."""
     max_tokens: int = Field(8192, ge=1)
     """Longest completion; one that reaches it is cut off."""
-
-
-class FaultConfig(StrictModel):
-    """How workers that die or hang are noticed and replaced."""
-
-    ping_every_s: float = Field(5.0, gt=0)
-    """How often each worker is asked whether it lives. A death is noticed at once where a call is under way."""
-    hang_s: float = Field(300.0, gt=0)
-    """A worker that does not answer for this long is killed and replaced. Set it well above the longest engine step,
-    compilation included, and the longest weight swap."""
-    start_s: float = Field(900.0, gt=0)
-    """How long a worker that replaces another, or is added, may take until it is ready, from when Ray has made its
-    process; and again as long until it has the current weights. Set it well above the longest start: imports, loading,
-    compilation, with SGLang its `start_s` too. One that hangs meanwhile counts as a death."""
-    restarts: int = Field(3, ge=0)
-    """Deaths of a worker in a row, without a finished request in between, after which it is given up. The run ends when
-    all are."""
 
 
 class RolloutConfig(PlacedConfig):

@@ -1,7 +1,7 @@
 """One rank of the RL learner: a sharded policy, its optimiser, and the step that turns groups into a new version.
 
-Created as a Ray actor by `rl.cluster.LearnerGroup`. All ranks get the same calls at the same time, because every public
-method below but `written`, `reissue` and `finished` holds collectives.
+Created as a Ray actor by `rl.learner_group`. All ranks get the same calls at the same time, because every public
+method below but `ping`, `written`, `reissue` and `finished` holds collectives.
 """
 
 from __future__ import annotations
@@ -77,6 +77,9 @@ class LearnerRank:
         self._probe_groups: list[Group] = []
         self._probe_images = ImageTable()
         self._probe_batches: list[MicroBatch] = []
+
+    def ping(self) -> None:
+        """Returns, in a thread of its own: the process is not stopped, and something in it makes progress."""
 
     def address(self) -> tuple[str, int]:
         """Where rank 0 lets the others meet."""

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import ray
 
-from rl.cluster import LearnerGroup, RolloutPool
+from rl.cluster import RolloutPool
+from rl.learner_group import LearnerGroup
 from tests.integration.support import Paths, train_config
 
 pytestmark = pytest.mark.timeout(900)

@@ -11,8 +11,8 @@ import ray
 import torch
 
 from rl.batch.plan import plan_updates
-from rl.cluster import LearnerGroup
 from rl.config.train import TrainConfig
+from rl.learner_group import LearnerGroup
 from rl.mail import Part
 from rl.models.encoder import EncodedPrompt
 from rl.records import Group, GroupMeta, ScoredGroup

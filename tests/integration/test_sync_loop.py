@@ -15,10 +15,11 @@ import pytest
 import torch
 
 from rl.batch.plan import GroupShare, UpdateShare
-from rl.cluster import LearnerGroup, RewardClient, RolloutPool
+from rl.cluster import RewardClient, RolloutPool
 from rl.config.train import TrainConfig
 from rl.data.store import OrderedPrompts
 from rl.eval.runner import attempt_seed
+from rl.learner_group import LearnerGroup
 from rl.ledger import Ledger
 from rl.loop import Loop
 from rl.metrics.console import RunTable

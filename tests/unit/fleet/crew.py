@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from rl.config.rollout import FaultConfig
+from rl.config.faults import FaultConfig
 from rl.errors import EngineDeadError
 from rl.fleet import Fleet
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorUnavailableError
 
-from rl.config.rollout import FaultConfig
+from rl.config.faults import FaultConfig
 from rl.liveness import keep_alive
 from tests.unit.fleet.crew import Method, Worker, until
 
