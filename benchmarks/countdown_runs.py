@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -114,9 +115,13 @@ def pace(rows: list[Row]) -> dict[str, float]:
 
 def busy(rows: list[Row]) -> dict[str, float]:
     """Shares of the time after the warm-up in which the learner and the engine computed."""
-    steady, seconds = rows[WARM_UP:], rows[-1]["time_s"] - rows[WARM_UP - 1]["time_s"]
-    engine = statistics.mean(row["engine_busy"] for row in steady)
-    return {"learner_busy": sum(row["learner_s"] for row in steady) / seconds, "engine_busy": engine}
+    ends = [row["time_s"] for row in rows[WARM_UP - 1 :]]
+    steps = [after - before for before, after in pairwise(ends)]
+    steady = rows[WARM_UP:]
+    return {
+        "learner_busy": sum(row["learner_s"] for row in steady) / sum(steps),
+        "engine_busy": sum(row["engine_busy"] * step for row, step in zip(steady, steps, strict=True)) / sum(steps),
+    }
 
 
 def reward_of(rows: list[Row]) -> float | None:
