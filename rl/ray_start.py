@@ -50,6 +50,10 @@ def join_ray(address: str, **options: Any) -> None:
     Raises:
         OSError: nobody does; or what Ray raises.
     """
+    if address == "auto":
+        from ray._private import services  # Ray's own search, which takes the word of a file
+
+        address = services.get_ray_address_from_environment(address, None)
     host, _, port = address.rpartition(":")
     if "/" not in host and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+from ray._private import services
 
 import rl.nodes
 import rl.ray_start
@@ -49,7 +50,7 @@ def test_a_cluster_that_may_grow_is_waited_for(caplog):
     ("address", "said"),
     [
         (None, "Ray can't be started on this machine: The current node timed out.*ray stop"),
-        ("auto", "the Ray cluster at auto can't be joined: The current node timed out.*ray_address"),
+        ("ray://head:1", "the Ray cluster at ray://head:1 can't be joined: The current node timed out.*ray_address"),
     ],
 )
 def test_a_cluster_that_does_not_come_up_is_one_error(monkeypatch, address, said):
@@ -65,12 +66,17 @@ def test_a_cluster_that_does_not_come_up_is_one_error(monkeypatch, address, said
     assert "And more" not in str(caught.value)
 
 
-def test_a_cluster_where_nobody_listens_is_not_waited_for():
+@pytest.mark.parametrize("asked", ["auto", None])
+def test_a_cluster_where_nobody_listens_is_not_waited_for(monkeypatch, asked):
+    """Named, or left in the file that Ray's search reads."""
     with socket.socket() as taken:  # bound, so that nobody else gets the port, and not listening
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(ClusterError, match=f"cluster at {address} can't be joined: .*refused.*ray_address"):
-            rl.nodes.connect(address, RolloutConfig())
+        monkeypatch.setattr(services, "get_ray_address_from_environment", lambda *_: address)
+        with pytest.raises(
+            ClusterError, match=f"cluster at {asked or address} can't be joined: .*refused.*ray_address"
+        ):
+            rl.nodes.connect(asked or address, RolloutConfig())
 
 
 def test_a_start_that_is_too_slow_is_tried_again_and_leaves_nothing(monkeypatch):
