@@ -2,9 +2,10 @@
 
 Runs the real loop, ledger and trackers over engines, graders and a learner that answer at once: first as coroutines of
 the driver, which leaves the driver's own work, then as Ray actors behind the admission of real runs, which adds the
-remote calls; `--workers` is the number of rollout workers and of graders, which all share this machine. Groups in
-flight are varied by the capacity B * (S + 1), so that the largest case has tens of thousands of requests waiting. A
-group counts when it is finished and scored, which is before it is trained.
+remote calls; `--workers` is the number of rollout workers and of graders, which all share this machine. Groups admitted
+at once are varied by the capacity B * (S + 1), so that the largest case has hundreds of thousands of requests waiting:
+at coroutines all of them, over Ray those that admission lets through to engines of SLOTS sequences, and the others in
+the driver. A group counts when it is finished and scored, which is before it is trained.
 
     python benchmarks/controller.py [--groups 20000] [--workers 1 2 8]
 
@@ -44,7 +45,7 @@ from rl.rollout.worker import PromptTask, RoomTask
 
 GROUP, STALENESS, SLOTS = 16, 3, 256
 CAPACITIES = (64, 1024, 16384)
-"""Groups in flight; each waits for GROUP completions."""
+"""Groups admitted and not yet trained; each waits for GROUP completions."""
 
 
 def meta(task: PromptTask, version: int) -> GroupMeta:
@@ -220,8 +221,8 @@ async def measure(parts: Local, capacity: int, groups: int) -> dict[str, float]:
         await parts.stop()
     done = parts.scored
     return {
-        "in_flight": capacity,
-        "requests_in_flight": capacity * GROUP,
+        "groups_admitted": capacity,
+        "requests_admitted": capacity * GROUP,
         "groups_per_s": round(done / wall),
         "groups_per_driver_cpu_s": round(done / cpu),
     }
@@ -276,7 +277,7 @@ def main() -> None:
     print("loop alone", found["loop alone"], flush=True)
     ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="WARNING")
     for workers in args.workers:
-        rows = [asyncio.run(_with_actors(workers, capacity, args.groups)) for capacity in CAPACITIES[:2]]
+        rows = [asyncio.run(_with_actors(workers, capacity, args.groups)) for capacity in CAPACITIES]
         found[f"{workers} Ray workers"] = rows
         print(workers, rows, flush=True)
     ray.shutdown()

@@ -82,6 +82,8 @@ class SglangEngine:
             self._weights.close()
             raise EngineError(f"SGLang could not load {model}: {exc}") from exc
         self._client = SglangClient(self._server.url, self._server.key)
+        self._open = asyncio.Event()
+        self._open.set()
 
     @property
     def version(self) -> int:
@@ -117,7 +119,7 @@ class SglangEngine:
         await asyncio.to_thread(self._weights.stage, bundle)
         self._check_alive()
         try:
-            times = await self._client.run(apply(bundle, self._ranks, self._client.post, self._client.get))
+            times = await self._client.run(self._swap(bundle))
         except (Refused, Gone, SyncError) as exc:
             said = str(exc)
             if isinstance(exc, Gone):
@@ -165,6 +167,15 @@ class SglangEngine:
 
     # ---- on the client's loop -------------------------------------------------------------------------------------
 
+    async def _swap(self, bundle: WeightBundle) -> PushTimes:
+        # The server's HTTP process takes requests one after another, those with images for milliseconds each: behind a
+        # hundred new ones the steps of a swap would wait, and all that runs with them.
+        self._open.clear()
+        try:
+            return await apply(bundle, self._weights, self._ranks, self._client.post)
+        finally:
+            self._open.set()
+
     async def _generate(self, request: GenerateRequest) -> Generated:
         if request.request_id in self._in_flight:
             raise EngineError(f"request {request.request_id} is in flight already; every request needs its own id")
@@ -172,10 +183,11 @@ class SglangEngine:
         # none of another request's.
         first = f"{next(self._serial):x}."
         ids = (first, *(f"{first}{i:x}." for i in range(1, request.n)))
-        body = self._body(request.prompt_ids, request.images) | {"return_prompt_token_ids": True}
         self._in_flight[request.request_id] = ids
         self._busy_since = self._busy_since or time.time()
         try:
+            await self._open.wait()
+            body = self._body(request.prompt_ids, request.images) | {"return_prompt_token_ids": True}
             calls = (self._complete(body, request, rid, i) for i, rid in enumerate(ids))
             replies = await asyncio.gather(*calls, return_exceptions=True)
         finally:

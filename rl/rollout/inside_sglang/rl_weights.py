@@ -3,8 +3,9 @@
 SGLang calls `load` (its option `--custom-weight-loader`) in each tensor-parallel rank, paused and with no keys cached.
 The memory is a file without a name in the worker, so every rank maps the same pages and nothing is left in a file
 system whoever dies. Its layout: 8 bytes with the length of a JSON header, little-endian, or with 0 once a rank could
-not load what is there; the header, with names, dtypes, shapes and byte offsets of the tensors counted from `start`; the
-tensors.
+not load what is there; 8 bytes for when the scheduler stopped for the load, seconds of the monotonic clock as a
+little-endian float, 0 until a rank has loaded and where it can't tell; the header, with names, dtypes, shapes and byte
+offsets of the tensors counted from `start`; the tensors.
 """
 
 from __future__ import annotations
@@ -12,13 +13,17 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import struct
+import sys
 import warnings
+from types import FrameType
 from typing import Any
 
 import torch
 
 FILE = "RL_WEIGHTS_FILE"
 """Environment variable with the path of the memory."""
+_HEAD = 16
 
 
 def load(model: Any, _: Any) -> None:
@@ -35,6 +40,9 @@ def load(model: Any, _: Any) -> None:
         with open(os.environ[FILE], "r+b") as file:
             file.write(bytes(8))
         raise
+    with open(os.environ[FILE], "r+b") as file:
+        file.seek(8)
+        file.write(struct.pack("<d", _stopped_at()))
 
 
 def _load(model: Any) -> None:
@@ -61,7 +69,7 @@ def _tensors(path: str) -> tuple[list[tuple[str, torch.Tensor]], torch.Tensor]:
     with open(path, "rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     length = int.from_bytes(mapped[:8], "little")
-    header = json.loads(mapped[8 : 8 + length])
+    header = json.loads(mapped[_HEAD : _HEAD + length])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given buffer is not writable")
         flat = torch.frombuffer(mapped, dtype=torch.uint8, offset=int(header["start"]))
@@ -75,6 +83,18 @@ def _tensors(path: str) -> tuple[list[tuple[str, torch.Tensor]], torch.Tensor]:
             size *= extent
         tensors.append((name, flat[offset : offset + size].view(dtype).view(shape)))
     return tensors, flat
+
+
+def _stopped_at() -> float:
+    """When the scheduler, which is among the callers, stopped its steps: a request to pause waits for the one under
+    way, so whoever sent it can't tell."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        scheduler = getattr(frame.f_locals.get("self"), "scheduler", None)
+        if (stopped := getattr(scheduler, "_pause_started_at", None)) is not None:
+            return float(stopped)
+        frame = frame.f_back
+    return 0.0
 
 
 def _forget_images() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,6 +41,8 @@ def engine_with(server: Server, answer: Any) -> SglangEngine:
         return answer(path)
 
     engine = object.__new__(SglangEngine)
+    engine._open = asyncio.Event()
+    engine._open.set()
     engine._weights, engine._ranks, engine._version, engine._failure = StagedWeights(), 1, 0, None
     engine._server = server  # type: ignore[assignment]
     engine._client = SimpleNamespace(run=run, post=post, get=post)  # type: ignore[assignment]
@@ -104,3 +108,37 @@ async def test_weights_that_end_the_server_are_a_failed_push(monkeypatch: pytest
         await engine.update_weights(pack({"w": torch.zeros(3)}, 1))
     engine._weights.stage(pack({"w": torch.zeros(3)}, 2))
     assert not engine._weights.refused
+
+
+def loads(model: Any, scheduler: Any) -> None:
+    """As SGLang calls the loader: somewhere below a method of what holds the scheduler."""
+    Updater = type("Updater", (), {"scheduler": scheduler, "update": lambda self: rl_weights.load(model, None)})
+    Updater().update()
+
+
+@pytest.mark.parametrize("told", [True, False])
+async def test_a_pause_counts_from_when_the_server_stopped(monkeypatch: pytest.MonkeyPatch, told: bool) -> None:
+    """Not from the request to pause, which waits for a step; where the server can't tell, from its answer to that."""
+    monkeypatch.setattr(rl_weights, "_forget_images", lambda: None)  # they are SGLang's
+    began = time.monotonic()
+    stopped = began - 100.0
+    model = torch.nn.Linear(1, 1, bias=False)
+    model.load_weights = lambda tensors: model.weight.data.copy_(dict(tensors)["weight"])  # type: ignore[assignment]
+
+    def answer(path: str) -> Any:
+        if path == "/update_weights_from_tensor":
+            loads(model, SimpleNamespace(_pause_started_at=stopped) if told else None)
+        return {"success": True, "message": "Success Weight version updated to 1."}
+
+    engine = engine_with(Server(), answer)
+    monkeypatch.setenv("RL_WEIGHTS_FILE", engine._weights.path)
+    times = await engine.update_weights(pack({"weight": torch.full((1, 1), 7.0)}, 1))
+    took = time.monotonic() - began
+    assert model.weight.item() == 7.0 and engine.version == 1
+    assert (100.0 <= times.apply_s <= times.pause_s <= 100.0 + took) if told else (times.pause_s <= took)
+
+
+async def test_a_server_that_stays_with_its_version_is_a_failed_push() -> None:
+    engine = engine_with(Server(), lambda path: {"success": True, "message": "Success Weight version updated to 11."})
+    with pytest.raises(SyncError, match="was given version 1, and says: Success Weight version updated to 11"):
+        await engine.update_weights(pack({"w": torch.zeros(3)}, 1))
