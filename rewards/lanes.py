@@ -175,7 +175,7 @@ class Lanes:
         try:
             numbers = worker.send([item.payload for item in batch])
         except OSError:
-            # It died idle, which no request has caused: all of them go to its successor.
+            # It died or was stopped while idle, which no request has caused: all of them go to its successor.
             self._put_back(batch)
             return self._replace(worker)[0]
         for position, item in enumerate(batch):

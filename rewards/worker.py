@@ -7,6 +7,7 @@ import os
 import pickle
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -21,6 +22,8 @@ from rewards.base import RewardResult
 from rewards.template_process import kill_tree, receive_message, send_message
 
 START_TIMEOUT_S = 120.0
+SEND_TIMEOUT_S = 10.0
+"""How long a worker may take nothing of what is sent to it. It reads as soon as it is idle, so it is stopped then."""
 
 
 class PoolError(RuntimeError):
@@ -54,7 +57,8 @@ class Worker:
         """Hand over packed requests; their numbers, in the order in which the replies come.
 
         Raises:
-            OSError: the worker is gone.
+            OSError: the worker is gone, or has taken nothing for `SEND_TIMEOUT_S`. It must be replaced: it may have
+                part of the message.
         """
         numbers = list(range(self.sent, self.sent + len(payloads)))
         self.sent += len(payloads)
@@ -87,7 +91,7 @@ class Worker:
         """Have it leave what was sent beyond the request `last`; the number of its reply to this.
 
         Raises:
-            OSError: the worker is gone.
+            OSError: as for `send`.
         """
         number = self.sent
         self.sent += 1
@@ -181,6 +185,9 @@ class Template:
             raise
         finally:
             theirs.close()
+        # What a stopped process does not read blocks whoever sends more than the socket holds, and nothing else ends it.
+        limit = struct.pack("@ll", int(SEND_TIMEOUT_S), int(SEND_TIMEOUT_S % 1 * 1e6))
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         return Worker(reply["pid"], Connection(ours.detach()))
 
     def _start(self) -> None:
