@@ -3,7 +3,8 @@
 The template runs no verifier on anybody's text, so it can't hang; it is single-threaded, so forking it is safe; and a
 fork of it is ready in milliseconds where a fresh interpreter needs a second to import SymPy and RDKit. It talks with
 the pool over one socket: `fork` (with a worker's socket attached) gives a pid, `reap` waits for a killed worker. When
-that socket closes, because the pool was closed or its process died, the template kills its workers and ends.
+that socket closes, because the pool was closed or its process died, the template kills its workers and ends; the death
+of the pool's process wakes it for that if it was stopped.
 """
 
 from __future__ import annotations
@@ -46,13 +47,18 @@ def receive_message(sock: socket.socket) -> dict[str, Any] | None:
 def main(control_fd: int) -> None:
     """Run the template until its control socket closes."""
     control = socket.socket(fileno=control_fd)
+    _at_parents_end(signal.SIGKILL)  # an import may hang, and never come to look at the socket
     setup = receive_message(control)
-    if setup is None:
+    if setup is None or os.getppid() != setup["parent"]:  # it was gone before its end could be told
         return
     sys.path.extend(path for path in setup["path"] if path not in sys.path)
     pid = os.getpid()
     problem = _preload(setup)
     _end_unless(pid)
+    # From here on the socket is looked at, unless this process is stopped, and then SIGCONT makes it go on. It is no
+    # SIGKILL: there will be workers to be killed, with what they start. And to Linux the end of the thread that started
+    # this process is the parent's: that thread waits for the message below, and may end once it has it.
+    _at_parents_end(signal.SIGCONT)
     send_message(control, {"problem": problem})
     if problem is not None:
         return
@@ -118,10 +124,14 @@ def _work(descriptor: int, setup: Mapping[str, Any]) -> None:
         os._exit(code)  # no clean-up of the template's state in the fork
 
 
-def _restrict(memory_mb: int) -> None:
+def _at_parents_end(number: signal.Signals) -> None:
+    """Have Linux send this process a signal when its parent is gone."""
     if sys.platform == "linux":
-        # Die with the template, even in the middle of a computation that never comes back to Python.
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number)
+
+
+def _restrict(memory_mb: int) -> None:
+    _at_parents_end(signal.SIGKILL)  # even in the middle of a computation that never comes back to Python
     limit = memory_mb * 2**20
     # The address space, libraries included (a quarter GiB with RDKit and SymPy): only it bounds every kind of memory.
     with contextlib.suppress(ValueError, OSError):  # macOS refuses; the pool's deadline still holds there

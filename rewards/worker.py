@@ -185,7 +185,7 @@ class Template:
             raise
         finally:
             theirs.close()
-        # What a stopped process does not read blocks whoever sends more than the socket holds, and nothing else ends it.
+        # A stopped process reads nothing: a send of more than the socket holds would block for ever.
         limit = struct.pack("@ll", int(SEND_TIMEOUT_S), int(SEND_TIMEOUT_S % 1 * 1e6))
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         return Worker(reply["pid"], Connection(ours.detach()))
@@ -208,7 +208,7 @@ class Template:
         self._control = ours
         ours.settimeout(START_TIMEOUT_S)
         try:
-            send_message(ours, {**_fields(self._setup), "path": sys.path})
+            send_message(ours, {**_fields(self._setup), "path": sys.path, "parent": os.getpid()})
             reply = receive_message(ours)
         except OSError as exc:
             self._stop()
