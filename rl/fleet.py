@@ -3,7 +3,8 @@
 A member is lost when a call to it fails for reasons of its own (its process is gone, its engine can serve nothing
 more), when it does not answer a ping, or when its start takes too long. The call then goes to another member, the lost
 one is killed for good, and a new actor takes its name once `refit` has brought it up to date: until then it gets no
-calls. So a caller sees a slow answer, never half a worker.
+calls. So a caller sees a slow answer, never half a worker. Where no member has a process any more, a node for one is
+waited for as long as a start may take; then the fleet ends.
 
 Members may be added, which start in the same way, and drained: such a one gets no new call and goes when its calls are
 answered. Calls that engines queue are held back, first come first served, until a member's queue has room.
@@ -17,6 +18,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 import ray
@@ -25,8 +27,8 @@ from rl.config.faults import FaultConfig
 from rl.errors import ActorLostError, ConfigError, EngineDeadError, EngineError, StarvationError, SyncError
 from rl.failures import describe_failure, first_line, lost_actor, lost_answer
 from rl.liveness import answer, answering, has_process, until_ready
-from rl.members import Change, Member
-from rl.nodes import CLOSE_S
+from rl.members import Change, Member, describe_outage, least_loaded
+from rl.nodes import close_actor
 from rl.rollout.engine import EngineLoad
 from rl.watch import at, waiting
 
@@ -62,6 +64,8 @@ class Fleet:
         self._changes: list[Change] = []
         self._held: deque[tuple[asyncio.Future[Member], int]] = deque()
         self._fatal: BaseException | None = None
+        self._hope = time.monotonic()
+        """When not all members were stranded, as far as was seen last."""
         self._changed = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
         self.reissued = self.replaced = 0
@@ -83,6 +87,7 @@ class Fleet:
         await asyncio.gather(*map(self._measure, self.members))
         for member in self.members:
             self._task(self._watch(member))
+        self._task(self._watch_outage())
 
     async def run(self, call: Callable[[Any], Awaitable[Any]], weight: int = 1, queued: bool = False) -> Any:
         """The result of `call(actor)` on the member with the least load; made again elsewhere if that one is lost.
@@ -93,7 +98,7 @@ class Fleet:
 
         Raises:
             EngineError: every member that got the call was lost, so the call itself may be what kills them.
-            EngineError, SyncError, StarvationError, ActorLostError: no member is left, or no Ray.
+            EngineError, SyncError, StarvationError, ActorLostError: no member is left, no node for one, or no Ray.
         """
         last: BaseException = EngineDeadError("none")
         for _ in range(_ATTEMPTS):
@@ -156,7 +161,7 @@ class Fleet:
     # ---- adding and draining --------------------------------------------------------------------------------------
 
     def add(self, name: str) -> None:
-        """Start a further member; it serves when it is ready and refitted, however long a node for it takes."""
+        """Start a further member; it serves when it is ready and refitted. Its node may come late if others serve."""
         member = Member(name, self._spawn(name), serving=False, fresh=True)
         self.members.append(member)
         self._task(self._join(member))
@@ -197,18 +202,11 @@ class Fleet:
                 logger.warning(
                     "%s has %d sequences in hand after %g s; they go to others", member.name, member.load, deadline_s
                 )
-        member.serving = False
+        member.serve(False)
         self.members.remove(member)
-        await self._part(member.actor)
+        await close_actor(member.actor, self._kill)
         self._changes.append(Change(member.name, start, time.time(), "drained", "drain"))
         logger.warning("%s is gone after %.0f s", member.name, time.time() - start)
-
-    async def _part(self, actor: Any) -> None:
-        with contextlib.suppress(Exception):
-            async with asyncio.timeout(CLOSE_S):
-                await actor.close.remote()
-        with contextlib.suppress(Exception):
-            self._kill(actor)
 
     # ---- turns ----------------------------------------------------------------------------------------------------
 
@@ -225,7 +223,7 @@ class Fleet:
     async def _turn(self, weight: int, queued: bool) -> Member:
         """A member to call, with `weight` added to its load; if `queued` one with room, in order of asking."""
         if not queued:
-            (member := _least_loaded(await self._accepting())).give(weight)
+            (member := least_loaded(await self._accepting())).give(weight)
             return member
         if self._fatal is not None:
             raise self._fatal
@@ -249,7 +247,7 @@ class Fleet:
                 break
             self._held.popleft()
             if not turn.done():  # else its caller has gone away
-                member = _least_loaded(roomy)
+                member = least_loaded(roomy)
                 member.give(weight)
                 member.queue.sent(weight)
                 turn.set_result(member)
@@ -285,7 +283,7 @@ class Fleet:
             return  # another call has noticed before
         if member.draining:
             return member.idle.set()  # it goes anyway
-        member.serving = False
+        member.serve(False)
         self._task(self._renew(member, cause))
 
     async def _renew(self, member: Member, cause: BaseException) -> None:
@@ -308,9 +306,10 @@ class Fleet:
                 logger.warning("%s is lost and will be replaced: %s", member.name, first_line(cause))
             try:
                 if cause is not None:
-                    member.actor = self._spawn(member.name)
+                    member.actor, member.waits, self._hope = self._spawn(member.name), False, time.monotonic()
                 with waiting("start", member.name):
-                    await until_ready(member.name, member.actor, self._config, self._placed)
+                    await until_ready(member.name, member.actor, self._config, partial(self._sees_process, member))
+                member.waits = False
                 with waiting("refit", member.name):
                     async with answering(member.name, member.actor, self._config):
                         await self._measure(member)
@@ -327,9 +326,14 @@ class Fleet:
         if member.draining:
             return False
         # No await between the end of `refit` and this line: what `refit` saw last is still the newest.
-        member.serving, member.fresh = True, False
+        member.serve(True)
+        member.fresh = False
         await self._notify()
         return True
+
+    def _sees_process(self, member: Member, actor: Any) -> bool:
+        member.waits = not self._placed(actor)
+        return not member.waits
 
     async def _give_up(self, member: Member, cause: BaseException) -> None:
         member.given_up = True
@@ -367,15 +371,19 @@ class Fleet:
                     return await self._end(cause)
                 self._replace(member, actor, cause)
 
+    async def _watch_outage(self) -> None:
+        """End it when all members are stranded for `start_s`: nothing else bounds their wait for a node."""
+        while self._fatal is None:
+            await asyncio.sleep(self._config.ping_every_s)
+            if not all(member.stranded for member in self.members):
+                self._hope = time.monotonic()
+            elif time.monotonic() - self._hope >= self._config.start_s:
+                await self._end(StarvationError(describe_outage(self.members, self._config.start_s)))
+
     def _task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _least_loaded(members: Sequence[Member]) -> Member:
-    """Of equal loads the one that waits longest: one that nobody calls would never show that it is well again."""
-    return min(members, key=lambda member: (member.load, member.called))
 
 
 async def _ask(name: str, call: Callable[[Any], Awaitable[Any]], actor: Any) -> Any:

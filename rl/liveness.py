@@ -30,7 +30,8 @@ def has_process(actor: Any) -> bool:
 async def until_ready(name: str, actor: Any, config: FaultConfig, placed: Callable[[Any], bool] = has_process) -> None:
     """Wait until a new actor is ready. Says once a minute that it waits.
 
-    Without a limit until it has a process: a node may have to join first. Then for `start_s` seconds.
+    Without a limit until it has a process: a node may have to join first, and others may serve meanwhile; where none
+    does, the fleet ends the wait. Then for `start_s` seconds.
 
     Args:
         placed: whether the actor has a process; called in a thread.
@@ -44,11 +45,12 @@ async def until_ready(name: str, actor: Any, config: FaultConfig, placed: Callab
     try:
         while not (await asyncio.wait({ready}, timeout=config.ping_every_s))[0]:
             now = time.monotonic()
-            if now - said >= _NOTICE_S:
-                said = now
-                logger.warning("%s is not ready after %.0f s", name, now - started)
             if since is None and await asyncio.to_thread(placed, actor):
                 since = now
+            if now - said >= _NOTICE_S:
+                said = now
+                process = "" if since is not None else ": no process yet, the cluster has no room or no node for it"
+                logger.warning("%s is not ready after %.0f s%s", name, now - started, process)
             if since is not None and now - since >= config.start_s:
                 raise EngineDeadError(
                     f"{name} was not ready {config.start_s:g} s after it had a process, so it may never be; raise "

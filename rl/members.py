@@ -1,9 +1,11 @@
-"""One member of a fleet: its actor, its state, and how long the queue of its engine is."""
+"""The members of a fleet: actor, state, how long the engine's queue is; who is called, and why nobody can be."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -81,11 +83,18 @@ class Member:
     """A report of its engine is under way."""
     fresh: bool = False
     """It has not served yet."""
+    waits: bool = False
+    """It starts, and Ray was seen to have no process for its actor yet."""
+    since: float = field(default_factory=time.monotonic)
+    """When it began to serve, or ceased to."""
 
     def give(self, weight: int) -> None:
         """Add a call to what it has in hand."""
         self.load += weight
         self.called = next(_CALLS)
+
+    def serve(self, yes: bool) -> None:
+        self.serving, self.since = yes, time.monotonic()
 
     @property
     def accepts(self) -> bool:
@@ -98,3 +107,25 @@ class Member:
         if self.draining:
             return "draining"
         return "serving" if self.serving else "starting" if self.fresh else "down"
+
+    @property
+    def stranded(self) -> bool:
+        """It does not serve, and nothing is under way by which it would: it has not even a process."""
+        return self.given_up or self.waits
+
+
+def least_loaded(members: Sequence[Member]) -> Member:
+    """Of equal loads the one that waits longest: one that nobody calls would never show that it is well again."""
+    return min(members, key=lambda member: (member.load, member.called))
+
+
+def describe_outage(members: Sequence[Member], limit_s: float) -> str:
+    """Why a fleet ends all of whose members have been stranded for `limit_s` seconds, and what to do."""
+    now = time.monotonic()
+    states = [f"{member.name} ({member.state}) has not served for {now - member.since:.0f} s" for member in members]
+    waiting = [member.name for member in members if member.waits and not member.given_up]
+    return (
+        f"no worker serves, and none has had a process for {limit_s:g} s: {', '.join(states)}. No process yet for "
+        f"{', '.join(waiting)}: the cluster has no room or no node, see `ray status`. Add a node, or raise "
+        "faults.start_s of the pool if nodes take that long to come"
+    )

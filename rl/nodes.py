@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -187,6 +187,15 @@ async def bring_up(waits: Mapping[str, Awaitable[Any]], limit_s: float = _START_
     finally:
         for task in pending:
             task.cancel()
+
+
+async def close_actor(actor: Any, kill: Callable[[Any], None]) -> None:
+    """As `close_actors` does, and whatever becomes of it."""
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(CLOSE_S):
+            await actor.close.remote()
+    with contextlib.suppress(Exception):
+        kill(actor)
 
 
 async def close_actors(actors: Sequence[Any]) -> None:

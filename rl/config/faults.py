@@ -24,7 +24,9 @@ class FaultConfig(PingConfig):
     start_s: float = Field(900.0, gt=0)
     """How long a worker that replaces another, or is added, may take until it is ready, from when Ray has made its
     process; and again as long until it has the current weights. Set it well above the longest start: imports, loading,
-    compilation, with SGLang its `start_s` too. One that hangs meanwhile counts as a death."""
+    compilation, with SGLang its `start_s` too. One that hangs meanwhile counts as a death. While another serves, the
+    process itself is waited for without a limit: a node may have to join. Where no worker of the pool has had one for
+    this long, the run ends."""
     restarts: int = Field(3, ge=0)
     """Deaths of a worker in a row, without a finished request in between, after which it is given up. The run ends when
     all are."""
