@@ -36,6 +36,7 @@ CPU_PLATFORM = "rl_cpu"
 _BANNED = -1e9
 """Added to the logits of ids that must not be sampled: their probability is then exactly 0, at any temperature."""
 _ABORT_AGAIN_S = 0.05
+_AT_ONCE_S, _CALM_S = 0.02, 2.0
 _DEATH_S = 2.0
 """How long a broken connection waits to see the server end, whose log then says why."""
 
@@ -172,9 +173,20 @@ class SglangEngine:
         # hundred new ones the steps of a swap would wait, and all that runs with them.
         self._open.clear()
         try:
+            await self._calm()
             return await apply(bundle, self._weights, self._ranks, self._client.post)
         finally:
             self._open.set()
+
+    async def _calm(self) -> None:
+        """Wait until the HTTP process answers at once, while what runs goes on; not for long."""
+        asked, latest = time.monotonic(), time.monotonic() + _CALM_S
+        while asked < latest:
+            await self._client.get("/model_info")
+            answered = time.monotonic()
+            if answered - asked < _AT_ONCE_S:
+                return
+            asked = answered
 
     async def _generate(self, request: GenerateRequest) -> Generated:
         if request.request_id in self._in_flight:
