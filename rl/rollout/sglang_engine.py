@@ -24,6 +24,7 @@ from rl.errors import EngineDeadError, EngineError, SyncError
 from rl.records import Rollout, VersionSpan, WeightBundle
 from rl.rollout.busy import BusyIntervals
 from rl.rollout.engine import EngineLoad, Generated, GenerateRequest, PushTimes
+from rl.rollout.inside_sglang.rl_ping import PATH as PING
 from rl.rollout.limits import ModelLimits, is_greedy
 from rl.rollout.sglang_client import Gone, Refused, SglangClient, is_ready
 from rl.rollout.sglang_push import LOADER, WEIGHTS_FILE, StagedWeights, apply
@@ -140,8 +141,8 @@ class SglangEngine:
         await self._run(self._abort(request_id))
 
     async def ping(self) -> None:
-        # Answered by the scheduler, between two of its steps.
-        await self._run(self._client.get("/server_info"))
+        # Answered by the scheduler, between two of its steps, and then by what takes its tokens to the HTTP process.
+        await self._run(self._client.get(PING))
         await self._run(self._measure())
 
     def load(self) -> EngineLoad:

@@ -23,14 +23,18 @@ _SHARED = "/dev/shm/sgl"
 def main() -> None:
     key = sys.stdin.readline().strip()
     threading.Thread(target=_end_with_worker, name="watch-worker", daemon=True).start()
+    import rl_ping
     from sglang.srt.entrypoints.http_server import launch_server
     from sglang.srt.plugins import load_plugins
     from sglang.srt.server_args import prepare_server_args
     from sglang.srt.utils import kill_process_tree
 
     load_plugins()
+    server_args = prepare_server_args([*sys.argv[1:], "--api-key", key])
+    if server_args.tokenizer_worker_num != 1:
+        sys.exit("--tokenizer-worker-num must be 1: servers with more ask for no key, and do not tell if they hang")
     try:
-        launch_server(prepare_server_args([*sys.argv[1:], "--api-key", key]))
+        launch_server(server_args, init_tokenizer_manager_func=rl_ping.tokenizer_manager)
     finally:
         kill_process_tree(os.getpid(), include_parent=False)
 

@@ -22,13 +22,18 @@ SGLANG = {
     "srt/__init__.py": "",
     "srt/plugins.py": "def load_plugins(): pass",
     "srt/utils.py": "def kill_process_tree(pid, include_parent): pass",
-    "srt/server_args.py": "def prepare_server_args(words): return dict(zip(words[::2], words[1::2]))",
+    "srt/server_args.py": """
+class ServerArgs(dict):
+    tokenizer_worker_num = 1
+
+def prepare_server_args(words): return ServerArgs(zip(words[::2], words[1::2]))
+""",
     "srt/entrypoints/__init__.py": "",
     "srt/entrypoints/http_server.py": """
 import mmap, os, subprocess, sys, tempfile
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
-def launch_server(args):
+def launch_server(args, init_tokenizer_manager_func):
     if os.environ.get("FAIL") == "raise":
         raise RuntimeError("no such model")
     if os.environ.get("FAIL") == "port" and not os.path.exists(os.environ["SEEN"]):
