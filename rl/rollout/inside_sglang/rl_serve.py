@@ -3,7 +3,8 @@
 Runs under the interpreter of SGLang's environment, where this project is not installed. The arguments are SGLang's own.
 The worker holds the other end of standard input: it writes one line, the key that requests must carry (arguments can
 be read by everyone on the machine), and never closes it while it lives. So end of file means that the worker has ended,
-in whatever way. It made this process the leader of a process group, which is then killed as a whole.
+in whatever way. It made this process the leader of a process group, which is then killed as a whole, by a guard: a
+process of the group that does nothing else, so that it gets to it even when the leader hangs.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
-import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,7 +21,8 @@ _SHARED = "/dev/shm/sgl"
 
 def main() -> None:
     key = sys.stdin.readline().strip()
-    threading.Thread(target=_end_with_worker, name="watch-worker", daemon=True).start()
+    if os.fork() == 0:  # before anything large is imported, and any thread runs
+        _guard()
     import rl_ping
     from sglang.srt.entrypoints.http_server import launch_server
     from sglang.srt.plugins import load_plugins
@@ -50,15 +50,19 @@ def shared_files(group: int) -> set[str]:
     return {path for path in found if not path.endswith("(deleted)")}
 
 
-def _end_with_worker() -> None:
-    while os.read(0, 4096):
-        pass
-    # Nobody else is left to remove the worker's folder for this server, where sockets and logs are.
-    shutil.rmtree(tempfile.gettempdir(), ignore_errors=True)
-    for path in shared_files(os.getpgid(0)):
-        with suppress(OSError):
-            os.unlink(path)
-    os.killpg(os.getpgid(0), signal.SIGKILL)
+def _guard() -> None:
+    """Wait for the worker's end. One that outlives its server kills what is left of the group, and so the guard."""
+    try:
+        while os.read(0, 4096):
+            pass
+        # Nobody else is left to remove the worker's folder for this server, where sockets and logs are. `tempfile`
+        # would name another one where this can't be written to, say because the disk is full.
+        shutil.rmtree(os.environ["TMPDIR"], ignore_errors=True)
+        for path in shared_files(os.getpgid(0)):
+            with suppress(OSError):
+                os.unlink(path)
+    finally:
+        os.killpg(os.getpgid(0), signal.SIGKILL)
 
 
 if __name__ == "__main__":  # SGLang's processes import this file again

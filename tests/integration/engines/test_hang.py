@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 
+from rl.errors import EngineDeadError
 from rl.models.encoder import EncodedPrompt
+from rl.rollout.inside_sglang.rl_serve import shared_files
 from rl.rollout.sglang_engine import SglangEngine
 from tests.integration.support import Paths, engine_config, request
 
@@ -22,7 +25,7 @@ SILENT_S = 5.0
 
 @pytest.fixture(scope="module")
 def hanging(paths: Paths) -> Iterator[SglangEngine]:
-    """One server for the tests here."""
+    """One server for the tests here, of which the last ends it."""
     engine = SglangEngine(paths.random, engine_config("sglang", max_num_seqs=SLOTS))
     yield engine
     engine.close()
@@ -74,3 +77,19 @@ async def test_a_ping_of_a_hung_process_is_not_answered(
     await hanging.ping()
     await hanging.abort("long")
     await long
+
+
+async def test_a_stopped_server_ends_with_its_worker(hanging: SglangEngine, prompts: list[EncodedPrompt]) -> None:
+    """The worker's end is that of its pipe to the server, which a stopped leader does not see."""
+    leader, *others = _family(hanging)
+    shared, folder = shared_files(leader.pid), hanging._server._folder
+    long = await _busy(hanging, prompts[-1])
+    leader.send_signal(signal.SIGSTOP)
+    pipe = hanging._server._process
+    assert pipe is not None and pipe.stdin is not None and shared and folder.exists()
+    pipe.stdin.close()
+    _, alive = await asyncio.to_thread(psutil.wait_procs, [leader, *others], timeout=30)
+    assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+    assert not folder.exists() and not any(Path(path).exists() for path in shared)
+    with pytest.raises(EngineDeadError, match="the SGLang engine died"):
+        await long

@@ -121,13 +121,18 @@ def test_a_server_starts_and_ends(package: str, shared: Path) -> None:
     server.close()
 
 
-def test_a_killed_worker_leaves_nothing(package: str, shared: Path) -> None:
+@pytest.mark.parametrize("stopped", [False, True], ids=["server runs", "server is stopped"])
+def test_a_killed_worker_leaves_nothing(package: str, shared: Path, stopped: bool) -> None:
+    """Not even when the server, which is told by a pipe, can't read it."""
     worker = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, package], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert worker.stdout is not None
     group, folder = worker.stdout.readline().split()
-    assert len([p for p in psutil.process_iter() if _lives(p) and os.getpgid(p.pid) == int(group)]) == 2
+    # The server, its child, and the guard.
+    assert len([p for p in psutil.process_iter() if _lives(p) and os.getpgid(p.pid) == int(group)]) == 3
+    if stopped:
+        os.kill(int(group), signal.SIGSTOP)
     worker.send_signal(signal.SIGKILL)
     worker.wait()
     wait_gone(int(group))
