@@ -74,9 +74,9 @@ async def test_a_ping_of_a_hung_process_is_not_answered(
         assert not long.done()
     finally:
         process.send_signal(signal.SIGCONT)
+        await hanging.abort("long")
+        await long
     await hanging.ping()
-    await hanging.abort("long")
-    await long
 
 
 async def test_a_stopped_server_ends_with_its_worker(hanging: SglangEngine, prompts: list[EncodedPrompt]) -> None:
