@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from rl.rollout.sglang_engine import SglangEngine, sglang_environment
+from rl.rollout.sglang_engine import SglangEngine
+from rl.rollout.sglang_options import sglang_environment
 from rl.rollout.transformers_engine import TransformersEngine, transformers_environment
 from rl.rollout.vllm_engine import VllmEngine, vllm_environment
 

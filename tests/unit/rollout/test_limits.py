@@ -15,7 +15,7 @@ from rl.config.rollout import EngineConfig
 from rl.errors import EngineError
 from rl.rollout.inside_sglang import rl_weights
 from rl.rollout.limits import ModelLimits
-from rl.rollout.sglang_engine import CPU_PLATFORM, cache_tokens, server_arguments
+from rl.rollout.sglang_options import CPU_PLATFORM, cache_tokens, server_arguments
 from rl.rollout.sglang_push import StagedWeights
 from rl.sync.bundle import pack
 
