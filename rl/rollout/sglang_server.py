@@ -142,6 +142,7 @@ class SglangServer:
             assert self._process.stdin is not None
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
+            self._shared |= shared_files(self.group)  # what it made while it was killed
         shutil.rmtree(self._folder, ignore_errors=True)
         for path in self._shared:
             Path(path).unlink(missing_ok=True)

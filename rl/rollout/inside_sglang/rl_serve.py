@@ -39,14 +39,24 @@ def main() -> None:
         kill_process_tree(os.getpid(), include_parent=False)
 
 
-def shared_files(group: int) -> set[str]:
-    """Files of shared memory that processes of the group have open: SGLang leaves them when it is killed."""
-    found = set()
+def members(group: int) -> list[int]:
+    """Processes of the group."""
+    found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # a process may end while it is looked at
             if os.getpgid(int(folder.name)) == group:
-                lines = (folder / "maps").read_text().splitlines()
-                found |= {line[line.index(_SHARED) :] for line in lines if _SHARED in line}
+                found.append(int(folder.name))
+    return found
+
+
+def shared_files(group: int) -> set[str]:
+    """Files of shared memory of the group's processes, which SGLang leaves when it is killed: those that one has open,
+    and images on their way from the leader, whose pid is in their names, to a scheduler."""
+    found = {str(path) for path in Path(_SHARED).parent.glob(f"{Path(_SHARED).name}_shm_*_{group}_*")}
+    for pid in members(group):
+        with suppress(OSError):
+            lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+            found |= {line[line.index(_SHARED) :] for line in lines if _SHARED in line}
     return {path for path in found if not path.endswith("(deleted)")}
 
 
@@ -58,7 +68,13 @@ def _guard() -> None:
         # Nobody else is left to remove the worker's folder for this server, where sockets and logs are. `tempfile`
         # would name another one where this can't be written to, say because the disk is full.
         shutil.rmtree(os.environ["TMPDIR"], ignore_errors=True)
-        for path in shared_files(os.getpgid(0)):
+        group = os.getpgid(0)
+        files = shared_files(group)
+        for pid in members(group):
+            if pid != os.getpid():
+                with suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+        for path in files | shared_files(group):  # the leader may have made some meanwhile
             with suppress(OSError):
                 os.unlink(path)
     finally:

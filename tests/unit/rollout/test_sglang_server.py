@@ -45,6 +45,7 @@ def launch_server(args, init_tokenizer_manager_func):
     shared.write(b"0" * 4096)
     shared.flush()
     mapped = mmap.mmap(shared.fileno(), 0)
+    open(f"/dev/shm/sgl_shm_mm_{os.getpid()}_ab12", "w").close()  # an image on its way: nobody has it open
     print("child", child.pid, flush=True)
 
     class Handler(BaseHTTPRequestHandler):
@@ -90,6 +91,10 @@ def start(package: str, start_s: float = 60, **environment: str) -> SglangServer
     return SglangServer(Path(sys.executable), [], {"PYTHONPATH": package, **environment}, is_ready, start_s)
 
 
+def images_of(group: int) -> list[Path]:
+    return list(Path("/dev/shm").glob(f"sgl_shm_mm_{group}_*"))
+
+
 def wait_gone(group: int) -> None:
     deadline = time.monotonic() + 30
     while any(os.getpgid(p.pid) == group for p in psutil.process_iter() if _lives(p)):
@@ -112,12 +117,12 @@ def test_a_server_starts_and_ends(package: str, shared: Path) -> None:
     assert not is_ready(server.url, "another key")
     assert server.key not in " ".join(psutil.Process(group).cmdline())
     assert server.last_words().startswith("child ")
-    assert shared.exists()
+    assert shared.exists() and images_of(group)
     assert (folder / "socket").exists()  # its own temporary files are in the folder, which others can't look into
     assert folder.stat().st_mode & 0o077 == 0
     server.close()
     wait_gone(group)
-    assert not server.alive and not folder.exists() and not shared.exists()
+    assert not server.alive and not folder.exists() and not shared.exists() and not images_of(group)
     server.close()
 
 
@@ -136,14 +141,14 @@ def test_a_killed_worker_leaves_nothing(package: str, shared: Path, stopped: boo
     worker.send_signal(signal.SIGKILL)
     worker.wait()
     wait_gone(int(group))
-    assert not Path(folder).exists() and not shared.exists()
+    assert not Path(folder).exists() and not shared.exists() and not images_of(int(group))
 
 
 def test_what_a_killed_server_leaves_is_removed_and_its_words_are_kept(package: str, shared: Path) -> None:
     server = SglangServer(Path(sys.executable), [], {"PYTHONPATH": package}, is_ready, 60)
     os.killpg(server.group, signal.SIGKILL)
     server.close()
-    assert not shared.exists() and not server._folder.exists()
+    assert not shared.exists() and not server._folder.exists() and not images_of(server.group)
     assert server.last_words().startswith("child ")
     server.close()
 
