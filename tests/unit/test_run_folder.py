@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -130,6 +131,9 @@ def actors(monkeypatch: pytest.MonkeyPatch) -> type[Part]:
             return int(Path(folder).name[-1])
 
         async def publish(self) -> None: ...
+
+        def watched(self) -> contextlib.nullcontext[None]:
+            return contextlib.nullcontext()
 
     for name, part in (("RolloutPool", Part), ("RewardClient", Part), ("LearnerGroup", Learner)):
         monkeypatch.setattr(train, name, part)
