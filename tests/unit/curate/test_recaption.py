@@ -152,7 +152,7 @@ def answer(call: Call, number: int) -> Reply:
             )
         )
     if name == "reader":
-        return Reply(json.dumps({"answer": ("D" if "and D 80" in asked else "cannot tell") if "Best?" in asked else "2"}))
+        return Reply(json.dumps({"answer": ("D" if "D 80" in asked else "cannot tell") if "Best?" in asked else "2"}))
     if "forbidden" in asked:
         return Reply(status=400, raw=b"content policy")
     return Reply("I'm sorry, I can't." if "refuse" in asked else f"{FULL} It was written by {name}.")
