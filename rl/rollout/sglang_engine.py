@@ -34,7 +34,10 @@ T = TypeVar("T")
 _BANNED = -1e9
 """Added to the logits of ids that must not be sampled: their probability is then exactly 0, at any temperature."""
 _ABORT_AGAIN_S = 0.05
-_AT_ONCE_S, _CALM_S = 0.02, 2.0
+_AT_ONCE_S = 0.02
+"""The HTTP process has no backlog when it answers within this; a busy one takes up to seconds."""
+_CALM_S = 2.0
+"""A swap waits no longer than this for that."""
 _DEATH_S = 2.0
 """How long a broken connection waits to see the server end, whose log then says why."""
 

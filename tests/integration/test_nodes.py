@@ -21,6 +21,7 @@ import yaml
 from ray.cluster_utils import Cluster
 
 from rl.metrics.files import read_metrics
+from tests.integration.faults.accounts import fates_of
 from tests.integration.process import Process
 from tests.integration.support import MAX_DELTA, Paths, train_config
 
@@ -106,7 +107,7 @@ def test_a_run_over_nodes_survives_the_death_of_one(nodes: Cluster, paths: Paths
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
     assert all(row["probe/logprob_delta_mean"] < MAX_DELTA for row in rows)
     print({key: value for key, value in rows[-1].items() if key.startswith("faults/")}, third.node_id)
-    fates = [json.loads(line) for line in (out / "fates.jsonl").read_text().splitlines()]
+    fates = fates_of(out)
     assert sorted(row["uid"] for row in fates) == list(range(len(fates)))
     counts = Counter(row["fate"] for row in fates)
     assert counts["trained"] == 4 * STEPS and counts["failed"] == 0

@@ -22,8 +22,7 @@ def assert_accounted(out: Path, steps: int, size: int = 4) -> None:
     assert sorted(row["uid"] for row in fates) == list(range(len(fates)))
     trained = Counter(row["step"] for row in fates if row["fate"] == "trained")
     assert trained == dict.fromkeys(range(1, steps + 1), size)
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == list(range(1, steps + 1))
+    assert [row["step"] for row in read_metrics(out).rows] == list(range(1, steps + 1))
     summary = json.loads((out / "summary.json").read_text())["fates"]
     assert summary["admitted"] == len(fates) == sum(count for fate, count in summary.items() if fate != "admitted")
 

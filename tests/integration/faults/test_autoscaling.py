@@ -26,6 +26,7 @@ from ray._raylet import GcsClientOptions  # type: ignore[attr-defined]
 
 from rl.control import ask
 from rl.metrics.files import read_metrics
+from tests.integration.faults.accounts import fates_of
 from tests.integration.process import WAIT_S, Process, until, worker_states
 from tests.integration.support import MAX_DELTA, Paths, marked_processes, train_config
 
@@ -157,5 +158,5 @@ def test_a_node_comes_for_a_worker_and_goes_with_it(elastic: Elastic, paths: Pat
     assert all(row["probe/logprob_delta_mean"] < MAX_DELTA for row in rows)  # who joined serves the right weights
     timeline = [json.loads(line) for line in (out / "timeline.jsonl").read_text().splitlines()]
     assert {"rollout-0", "rollout-1"} <= {row["actor"] for row in timeline if row["phase"] == "generate"}
-    counts = Counter(json.loads(line)["fate"] for line in (out / "fates.jsonl").read_text().splitlines())
+    counts = Counter(row["fate"] for row in fates_of(out))
     assert counts["trained"] == 4 * len(rows) and not counts["failed"]

@@ -13,6 +13,7 @@ import yaml
 from rl.control import ask
 from rl.metrics.files import read_metrics
 from rl.run_io import latest_checkpoint
+from tests.integration.faults.accounts import fates_of
 from tests.integration.process import WAIT_S, Process, until, worker_states
 from tests.integration.support import MAX_DELTA, Paths, train_config
 
@@ -66,7 +67,7 @@ def test_workers_come_and_go(paths: Paths, tmp_path: Path) -> None:
     assert code == 0, text
     assert "rollout.workers: 1 -> 2" in text
     assert [row["workers/rollout"] for row in read_metrics(out).rows[-2:]] == [2.0, 2.0]
-    fates = [json.loads(line) for line in (out / "fates.jsonl").read_text().splitlines()]
+    fates = fates_of(out)
     assert sorted(row["uid"] for row in fates) == list(range(len(fates)))
     assert Counter(row["fate"] for row in fates)["trained"] == 4 * (last + 2)
     assert not [row for row in fates if row["fate"] == "failed"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import threading
@@ -20,6 +19,7 @@ from rl.cluster import RolloutPool
 from rl.errors import StoppedError
 from rl.liveness import has_process
 from rl.metrics.files import read_metrics
+from tests.integration.faults.accounts import fates_of
 from tests.integration.faults.injector import KILL_ROLLOUT, Injector
 from tests.integration.support import Paths, train_config
 
@@ -52,7 +52,7 @@ def test_a_worker_that_hangs_in_its_refit_is_replaced(
     assert not Path(f"/proc/{seen[0]}").exists()
     assert f"rollout-0 did not answer for {HANG_S} s" in caplog.text
     assert read_metrics(out).rows[-1]["faults/replaced"] == 1  # as seen from outside it was one outage
-    fates = [json.loads(line) for line in (out / "fates.jsonl").read_text().splitlines()]
+    fates = fates_of(out)
     assert len({row["uid"] for row in fates}) == len(fates)
     assert not [row for row in fates if row["fate"] == "failed"]
 
