@@ -87,6 +87,8 @@ class Engine(Protocol):
     async def update_weights(self, bundle: WeightBundle) -> PushTimes:
         """Pause and keep requests, swap weights, drop stale keys and values, set the version, resume.
 
+        An engine that was paused before stays so, and no pause is counted twice.
+
         Raises SyncError when the swap failed; the engine then refuses work, so no mixed weights are ever sampled.
         Raises EngineDeadError when the engine died on the way, which says nothing of the weights.
         """
@@ -97,6 +99,17 @@ class Engine(Protocol):
 
         Completions that had not ended have the finish reason `abort`, and perhaps no token.
         """
+        ...
+
+    async def pause(self) -> None:
+        """Stop between two steps, with requests kept; new ones wait, pings are answered, weights can be swapped.
+
+        Returns once no step runs. An abort ends its request at `resume` at the latest.
+        """
+        ...
+
+    async def resume(self) -> None:
+        """Go on after `pause`, whatever was pushed meanwhile; nothing happens where nothing is paused."""
         ...
 
     async def ping(self) -> None:

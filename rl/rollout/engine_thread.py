@@ -34,7 +34,7 @@ class EngineThread:
         self._calls: list[tuple[Callable[[], Any], Future[Any]]] = []
         self._requests: dict[str, Future[Any]] = {}
         self._failure: BaseException | None = None
-        self._stopping = False
+        self._stopping = self._paused = False
         self.busy = BusyIntervals()
         """When it stepped."""
         self._thread = threading.Thread(target=self._run, name=f"{kind}-engine", daemon=True)
@@ -96,6 +96,14 @@ class EngineThread:
             raise EngineError(f"{self._kind} refused request {request_id}: {exc}") from exc
         return await asyncio.wrap_future(future)
 
+    async def pause(self, paused: bool) -> None:
+        """Take no steps, or take them again; calls run either way. Returns once no step runs."""
+
+        def change() -> None:
+            self._paused = paused
+
+        await self.call(change)
+
     def finish(self, request_id: str, result: Any) -> None:
         """On the thread: end a request; with an exception as result its waiter fails. No matter if it has ended."""
         future = self._requests.pop(request_id, None)
@@ -116,7 +124,7 @@ class EngineThread:
         try:
             while True:
                 with self._wake:
-                    while not (self._calls or self._stopping or self._has_work()):
+                    while not (self._calls or self._stopping or self._can_step()):
                         self._wake.wait()
                     if self._stopping:
                         break
@@ -128,7 +136,7 @@ class EngineThread:
                         future.set_exception(exc)
                 if self._failure is not None:
                     break
-                if self._has_work():
+                if self._can_step():
                     started = time.time()
                     self._step()
                     self.busy.note(started, time.time())
@@ -136,6 +144,9 @@ class EngineThread:
             self._failure = exc
         finally:
             self._fail_pending()
+
+    def _can_step(self) -> bool:
+        return not self._paused and self._has_work()
 
     def _fail_pending(self) -> None:
         reason = f"the {self._kind} engine " + (f"died: {self._failure!r}" if self._failure else "was closed")

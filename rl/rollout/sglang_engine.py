@@ -26,7 +26,7 @@ from rl.rollout.inside_sglang.rl_ping import PATH as PING
 from rl.rollout.limits import ModelLimits, is_greedy
 from rl.rollout.sglang_client import Gone, Refused, SglangClient, is_ready
 from rl.rollout.sglang_options import server_arguments, slots_of
-from rl.rollout.sglang_push import WEIGHTS_FILE, StagedWeights, apply
+from rl.rollout.sglang_push import WEIGHTS_FILE, StagedWeights, apply, go_on
 from rl.rollout.sglang_server import SglangServer, find_python
 
 T = TypeVar("T")
@@ -73,6 +73,7 @@ class SglangEngine:
         self._client = SglangClient(self._server.url, self._server.key)
         self._open = asyncio.Event()
         self._open.set()
+        self._pausing, self._paused = asyncio.Lock(), False
 
     @property
     def version(self) -> int:
@@ -127,6 +128,12 @@ class SglangEngine:
     async def abort(self, request_id: str) -> None:
         await self._run(self._abort(request_id))
 
+    async def pause(self) -> None:
+        await self._run(self._pause())
+
+    async def resume(self) -> None:
+        await self._run(self._resume())
+
     async def ping(self) -> None:
         # Answered by the scheduler, between two of its steps, and then by what takes its tokens to the HTTP process.
         await self._run(self._client.get(PING))
@@ -159,12 +166,25 @@ class SglangEngine:
     async def _swap(self, bundle: WeightBundle) -> PushTimes:
         # The server's HTTP process takes requests one after another, those with images for milliseconds each: behind a
         # hundred new ones the steps of a swap would wait, and all that runs with them.
-        self._open.clear()
-        try:
-            await self._calm()
-            return await apply(bundle, self._weights, self._ranks, self._client.post)
-        finally:
-            self._open.set()
+        async with self._pausing:
+            self._open.clear()
+            try:
+                await self._calm()
+                return await apply(bundle, self._weights, self._ranks, self._client.post, resume=not self._paused)
+            finally:
+                self._open.set()
+
+    async def _pause(self) -> None:
+        async with self._pausing:
+            await self._client.post("/pause_generation", {"mode": "in_place"})
+            # Answered before the scheduler has heard of it, which takes messages in their order.
+            await self._client.get(PING)
+            self._paused = True
+
+    async def _resume(self) -> None:
+        async with self._pausing:
+            self._paused = False
+            await go_on(self._client.post)
 
     async def _calm(self) -> None:
         """Wait until the HTTP process answers at once, while what runs goes on; not for long."""

@@ -76,10 +76,10 @@ def _header(fields: dict[str, Any], start: int) -> bytes:
     return json.dumps(fields | {"start": f"{start:012d}"}).encode()
 
 
-async def apply(bundle: WeightBundle, staged: StagedWeights, ranks: int, post: Post) -> PushTimes:
-    """Have the server load the bundle, with its requests paused and kept.
+async def apply(bundle: WeightBundle, staged: StagedWeights, ranks: int, post: Post, resume: bool = True) -> PushTimes:
+    """Have the server load the bundle, with its requests paused and kept; then let them go on with `resume`.
 
-    The pause is counted from when no step ran any more: until then requests are computed as ever.
+    The pause is counted from when no step ran any more, or from here on: until then requests are computed as ever.
 
     Args:
         staged: holds the bundle.
@@ -89,7 +89,7 @@ async def apply(bundle: WeightBundle, staged: StagedWeights, ranks: int, post: P
         SyncError: a step was refused; the server must not be used further.
         Gone: it died on the way.
     """
-    version = bundle.version
+    version, begun = bundle.version, time.monotonic()
     # `retract` puts running requests back into the queue without their keys and values, so that the cache can be
     # dropped; with `in_place` they go on with keys that the old weights made, and dropping it is an error.
     await post("/pause_generation", {"mode": "in_place" if bundle.keep_cache else "retract"})
@@ -108,9 +108,15 @@ async def apply(bundle: WeightBundle, staged: StagedWeights, ranks: int, post: P
     loaded = time.monotonic()
     if not said.endswith(f"version updated to {version}."):
         raise SyncError(f"the server was given version {version}, and says: {said}")
-    await post("/continue_generation", {"torch_empty_cache": False})
-    stopped = staged.stopped_at or paused
+    if resume:
+        await go_on(post)
+    stopped = max(staged.stopped_at or paused, begun)
     return PushTimes(pause_s=time.monotonic() - stopped, apply_s=loaded - stopped)
+
+
+async def go_on(post: Post) -> None:
+    """Have the server's requests go on after a pause."""
+    await post("/continue_generation", {"torch_empty_cache": False})
 
 
 async def _accepted(post: Post, path: str, payload: Any) -> str:

@@ -130,6 +130,12 @@ class VllmEngine:
     async def abort(self, request_id: str) -> None:
         await self._thread.call(lambda: self._abort(request_id))
 
+    async def pause(self) -> None:
+        await self._thread.pause(True)
+
+    async def resume(self) -> None:
+        await self._thread.pause(False)
+
     async def ping(self) -> None:
         await self._thread.call(lambda: None)
 

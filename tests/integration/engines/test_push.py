@@ -192,6 +192,42 @@ async def test_keys_and_values_that_are_kept(
     assert len(drift) >= 8 and np.concatenate(drift).mean() > 100 * MAX_DELTA
 
 
+async def test_a_paused_engine_takes_weights_and_samples_nothing(
+    engine: Engine, teacher: Teacher, prompts: list[EncodedPrompt], versions: list[Policy]
+) -> None:
+    """Of the version that came and went while it was paused there is no token."""
+    text = prompts[-1]
+    running = [asyncio.create_task(engine.generate(ask(f"p{i}", p, n=2, seed=i, max_tokens=250)))
+               for i, p in enumerate(prompts)]  # fmt: skip
+    ended = asyncio.create_task(engine.generate(ask("ended", text, temperature=2.0, max_tokens=450)))
+    await engine.generate(ask("clock", text, n=4, max_tokens=20, temperature=2.0))
+    await engine.pause()
+    await engine.pause()
+    new = asyncio.create_task(engine.generate(ask("new", text, max_tokens=8)))
+    for version in (1, 2):
+        times = await engine.update_weights(bundle_of(versions[version], version))
+        assert 0 < times.apply_s <= times.pause_s
+        for _ in range(5):  # each takes a step of an engine that runs
+            await engine.ping()
+    assert not new.done()
+    abort = asyncio.create_task(engine.abort("ended"))
+    await engine.resume()
+    await engine.resume()
+    await abort
+    assert (await ended).rollouts[0].finish_reason == "abort"
+    assert [span.version for span in (await new).rollouts[0].versions] == [2]
+    crossed = 0
+    for prompt, group in zip(prompts, await asyncio.gather(*running), strict=True):
+        under = {version: teacher.logprobs(prompt, group, policy=versions[version]) for version in (0, 2)}
+        for i, rollout in enumerate(group.rollouts):
+            assert_covers(rollout.versions, len(rollout.token_ids))
+            for span in rollout.versions:
+                part = slice(span.start, span.end)
+                assert np.abs(rollout.logprobs[part] - under[span.version][i][part]).max() < MAX_DELTA
+            crossed += [span.version for span in rollout.versions] == [0, 2]
+    assert crossed >= 4
+
+
 @pytest.mark.parametrize("kind", ["image", "long"])
 async def test_a_push_drops_cached_prompts(
     engine: Engine, teacher: Teacher, prompts: list[EncodedPrompt], versions: list[Policy], kind: str

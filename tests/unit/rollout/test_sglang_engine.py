@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import itertools
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from rl.errors import EngineDeadError, SyncError
+from rl.rollout import sglang_push
 from rl.rollout.inside_sglang import rl_weights
 from rl.rollout.sglang_client import Gone, Refused
 from rl.rollout.sglang_engine import SglangEngine
@@ -43,6 +44,7 @@ def engine_with(server: Server, answer: Any) -> SglangEngine:
     engine = object.__new__(SglangEngine)
     engine._open = asyncio.Event()
     engine._open.set()
+    engine._pausing, engine._paused = asyncio.Lock(), False
     engine._weights, engine._ranks, engine._version, engine._failure = StagedWeights(), 1, 0, None
     engine._server = server  # type: ignore[assignment]
     engine._client = SimpleNamespace(run=run, post=post, get=post)  # type: ignore[assignment]
@@ -116,26 +118,37 @@ def loads(model: Any, scheduler: Any) -> None:
     Updater().update()
 
 
-@pytest.mark.parametrize("told", [True, False])
-async def test_a_pause_counts_from_when_the_server_stopped(monkeypatch: pytest.MonkeyPatch, told: bool) -> None:
-    """Not from the request to pause, which waits for a step; where the server can't tell, from its answer to that."""
+@pytest.mark.parametrize(
+    ("stopped", "pause_s"),
+    [
+        pytest.param(1.5, 1.5, id="told"),
+        pytest.param(None, 2.0, id="not told"),
+        pytest.param(-100.0, 3.0, id="paused long before"),
+    ],
+)
+async def test_a_pause_counts_from_when_the_server_stopped(
+    monkeypatch: pytest.MonkeyPatch, stopped: float | None, pause_s: float
+) -> None:
+    """The clock says 0 at the beginning, 1 when the request to pause was answered, 2 with the weights in, 3 at the end.
+
+    Not from the request to pause, which waits for a step; where the server can't tell, from its answer to that; and
+    what came before the push is not the push's.
+    """
     monkeypatch.setattr(rl_weights, "_forget_images", lambda: None)  # they are SGLang's
-    began = time.monotonic()
-    stopped = began - 100.0
     model = torch.nn.Linear(1, 1, bias=False)
     model.load_weights = lambda tensors: model.weight.data.copy_(dict(tensors)["weight"])  # type: ignore[assignment]
 
     def answer(path: str) -> Any:
         if path == "/update_weights_from_tensor":
-            loads(model, SimpleNamespace(_pause_started_at=stopped) if told else None)
+            loads(model, SimpleNamespace(_pause_started_at=stopped) if stopped else None)
         return {"success": True, "message": "Success Weight version updated to 1."}
 
     engine = engine_with(Server(), answer)
     monkeypatch.setenv("RL_WEIGHTS_FILE", engine._weights.path)
+    monkeypatch.setattr(sglang_push, "time", SimpleNamespace(monotonic=itertools.count().__next__))
     times = await engine.update_weights(pack({"weight": torch.full((1, 1), 7.0)}, 1))
-    took = time.monotonic() - began
     assert model.weight.item() == 7.0 and engine.version == 1
-    assert (100.0 <= times.apply_s <= times.pause_s <= 100.0 + took) if told else (times.pause_s <= took)
+    assert (times.pause_s, times.apply_s) == (pause_s, pause_s - 1.0)
 
 
 async def test_a_server_that_stays_with_its_version_is_a_failed_push() -> None:
