@@ -141,13 +141,14 @@ class Template:
             for attempt in range(2):
                 if self._closed:
                     raise PoolError("the reward pool is closed")
+                if self._control is None:
+                    self._start()
                 try:
                     return self._fork()
                 except (OSError, EOFError) as exc:
                     if attempt:
                         raise PoolError(f"the reward pool can't start a worker: {exc}") from exc
                     self._stop()
-                    self._start()
         raise AssertionError("unreachable")
 
     def reap(self, worker: Worker) -> int | None:
@@ -162,6 +163,7 @@ class Template:
                 send_message(self._control, {"do": "reap", "pid": worker.pid})
                 reply = receive_message(self._control)
             except OSError:
+                self._abandon()
                 return None
         return None if reply is None else reply["status"]
 
@@ -219,6 +221,12 @@ class Template:
             raise PoolError(
                 f"the reward workers did not start: {reason}; fix the verifier, or leave it out of the pool"
             )
+
+    def _abandon(self) -> None:
+        """End a template that did not answer: what it says later would be taken for the answer to the next question."""
+        if self._process is not None:
+            self._process.kill()
+        self._stop()
 
     def _stop(self) -> int | None:
         if self._control is not None:

@@ -46,6 +46,23 @@ def test_a_batch_that_an_idle_worker_does_not_take_is_graded_by_the_next(monkeyp
         assert stopped.reaped and stopped not in pool._lanes._live
 
 
+def test_a_template_that_answers_too_late_is_replaced() -> None:
+    """Its answer must not be taken for that to the next question."""
+    with RewardPool(1, 60.0, preload=["number"]) as pool:
+        assert pool.score("<answer>5</answer>", "5", "number").value == 1.0
+        template, (late,) = pool._template, pool._lanes._live
+        first = template._process
+        assert first is not None and template._control is not None
+        stop(first.pid)
+        template._control.settimeout(0.25)
+        assert template.reap(late) is None
+        assert first.poll() == -signal.SIGKILL
+        other = template.fork()
+        assert template._process is not first and other.pid != late.pid
+        assert template.reap(other) == -signal.SIGKILL
+        assert pool.score("<answer>5</answer>", "5", "number").value == 1.0
+
+
 class Caller:
     """A process with a pool, which says the pids of the pool's template and of its worker."""
 
