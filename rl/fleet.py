@@ -344,6 +344,8 @@ class Fleet:
         logger.error("%s. It is given up; the others go on", text)
 
     async def _end(self, cause: BaseException) -> None:
+        if isinstance(cause, EngineError) and not isinstance(cause, EngineDeadError):
+            cause = EngineDeadError(str(cause))  # the other is the fault of a request, and this is of none
         self._fatal = cause
         for turn, _ in self._held:
             if not turn.done():

@@ -30,8 +30,8 @@ _PINGS = "pings"
 class LearnerGroup:
     """All ranks of the learner; every call goes to all of them, results come from rank 0.
 
-    A call raises ActorLostError when a rank dies; and after `stall_timeout_s` seconds, but for `start` and `train`,
-    whose time others watch. `watched` notices a rank that hangs, whatever it was asked for.
+    A call raises ActorLostError when a rank dies; and after `stall_timeout_s` seconds, but for `start`, `train` and
+    `written`, whose time others watch. `watched` notices a rank that hangs, whatever it was asked for.
     """
 
     def __init__(self, config: TrainConfig) -> None:
@@ -147,8 +147,8 @@ class LearnerGroup:
 
     async def written(self) -> None:
         """Wait for the files of the last checkpoint, beside whatever else the learner does."""
-        waits = [rank.written.options(concurrency_group=_WRITING).remote() for rank in self.ranks]
-        await self._answers(waits)
+        # As long as it takes: ranks need nothing of each other for it, so pings tell of all that can go wrong.
+        await of_ranks([rank.written.options(concurrency_group=_WRITING).remote() for rank in self.ranks])
 
     async def load(self, folder: str) -> int:
         return (await self._all("load", folder))[0]

@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 _NOTICE_S = 60.0
 """How often a start that takes long says so."""
+_DELIVERY_S = 2.0
+"""How long an answer that came while this process was stopped may take to be delivered."""
 
 
 def has_process(actor: Any) -> bool:
@@ -75,10 +77,19 @@ async def answer(name: str, actor: Any, config: PingConfig) -> None:
 
 
 async def ping_on(name: str, actor: Any, config: PingConfig) -> None:
-    """Ping an actor until it does not answer; raises as `answer`."""
+    """Ping an actor until it does not answer; raises as `answer`.
+
+    One that Ray can't reach for now, as when a network fails for a moment, is asked again until `hang_s` have passed.
+    """
+    heard = time.monotonic()
     while True:
         await asyncio.sleep(config.ping_every_s)
-        await answer(name, actor, config)
+        try:
+            await answer(name, actor, config)
+            heard = time.monotonic()
+        except ray.exceptions.ActorUnavailableError:
+            if time.monotonic() - heard >= config.hang_s:
+                raise
 
 
 @contextlib.asynccontextmanager
@@ -147,8 +158,15 @@ async def keep_alive(
 
 async def _ping(actor: Any, limit_s: float) -> None:
     # Not `wait_for`, which in Python 3.11 loses a cancellation that comes with the answer.
-    async with asyncio.timeout(limit_s):
-        await actor.ping.remote()
+    ping = asyncio.ensure_future(actor.ping.remote())
+    try:
+        # Where this process itself was stopped, the end of the limit and the answer are there together.
+        for limit in (limit_s, min(limit_s, _DELIVERY_S)):
+            if (await asyncio.wait({ping}, timeout=limit))[0]:
+                return ping.result()
+        raise TimeoutError
+    finally:
+        ping.cancel()
 
 
 def _silent(name: str, config: PingConfig) -> EngineDeadError:

@@ -159,7 +159,9 @@ class TrainConfig(StrictModel):
     record: RecordConfig = RecordConfig()
     tracker: TrackerConfig = TrackerConfig()
     stall_timeout_s: float = Field(1800, gt=0)
-    """Longest time without a finished group or step before the run stops with the cause."""
+    """Longest time without a finished group or step before the run stops with the cause. Set it above the time that
+    the learner takes to read a checkpoint, or to hand one over to be written (with `checkpoint.background` off: to
+    write one): each is held to it, too."""
     starvation: StarvationConfig = StarvationConfig()
     ray_address: str | None = None
     """Cluster to join: an address, `auto`, or null for the surrounding job's cluster or else a local one."""

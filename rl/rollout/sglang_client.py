@@ -6,9 +6,10 @@ The rollout actor's loop stays free of JSON, and a client outlives the loop of w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -49,6 +50,11 @@ class SglangClient:
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of `work`, which runs on the client's loop; cancelled with the caller."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    def soon(self, function: Callable[[], None]) -> None:
+        """Have `function` run on the client's loop, if that is not closed. From any thread."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(function)
 
     async def post(self, path: str, payload: Any) -> Any:
         """The JSON that the server answers, or its text.

@@ -122,7 +122,6 @@ class SglangEngine:
                 f"the engine could not load version {bundle.version} and refuses further work: {said}"
             ) from exc
         self._weights.clear()
-        self._version = bundle.version
         return times
 
     async def abort(self, request_id: str) -> None:
@@ -146,10 +145,9 @@ class SglangEngine:
 
     def drain_busy(self) -> list[tuple[float, float]]:
         """When requests were in flight: the server does not say when it computed."""
-        since, now = self._busy_since, time.time()
-        if since:
-            self._busy_since = now
-            self._busy.note(since, now)
+        if self._busy_since:
+            self._note_busy()
+            self._busy_since = time.time()
         return self._busy.drain()
 
     def close(self) -> None:
@@ -170,21 +168,36 @@ class SglangEngine:
             self._open.clear()
             try:
                 await self._calm()
-                return await apply(bundle, self._weights, self._ranks, self._client.post, resume=not self._paused)
+                times = await apply(bundle, self._weights, self._ranks, self._client.post, resume=not self._paused)
+                self._version = bundle.version  # before those that were kept back name it
+                return times
             finally:
-                self._open.set()
+                if not self._paused:
+                    self._open.set()
 
     async def _pause(self) -> None:
         async with self._pausing:
-            await self._client.post("/pause_generation", {"mode": "in_place"})
-            # Answered before the scheduler has heard of it, which takes messages in their order.
-            await self._client.get(PING)
-            self._paused = True
+            if self._paused:
+                return
+            self._open.clear()
+            try:
+                await self._calm()
+                await self._client.post("/pause_generation", {"mode": "in_place"})
+                # Answered before the scheduler has heard of it, which takes messages in their order.
+                await self._client.get(PING)
+                self._paused = True
+                self._note_busy()
+            finally:
+                if not self._paused:
+                    self._open.set()
 
     async def _resume(self) -> None:
         async with self._pausing:
-            self._paused = False
-            await go_on(self._client.post)
+            if self._paused:
+                await go_on(self._client.post)
+                self._paused = False
+                self._busy_since = time.time() if self._in_flight else 0.0
+                self._open.set()
 
     async def _calm(self) -> None:
         """Wait until the HTTP process answers at once, while what runs goes on; not for long."""
@@ -204,7 +217,8 @@ class SglangEngine:
         first = f"{next(self._serial):x}."
         ids = (first, *(f"{first}{i:x}." for i in range(1, request.n)))
         self._in_flight[request.request_id] = ids
-        self._busy_since = self._busy_since or time.time()
+        if not self._paused:
+            self._busy_since = self._busy_since or time.time()
         try:
             await self._open.wait()
             body = self._body(request.prompt_ids, request.images) | {"return_prompt_token_ids": True}
@@ -213,8 +227,7 @@ class SglangEngine:
         finally:
             del self._in_flight[request.request_id]
             if not self._in_flight:
-                self._busy.note(self._busy_since, time.time())
-                self._busy_since = 0.0
+                self._note_busy()
                 self._queued, self._kv_use = 0, 0.0  # of sequences that have ended
         for reply in replies:
             if isinstance(reply, BaseException):
@@ -229,6 +242,11 @@ class SglangEngine:
             # The server gave up by itself; an abort that was asked for has no status.
             raise EngineError(f"SGLang refused request {request.request_id}: {reason.get('message')}")
         return reply
+
+    def _note_busy(self) -> None:
+        if self._busy_since:
+            self._busy.note(self._busy_since, time.time())
+            self._busy_since = 0.0
 
     async def _measure(self) -> None:
         """Take over what the scheduler last wrote of its load: at every prefill, and every few steps of decoding."""
@@ -313,6 +331,7 @@ class SglangEngine:
             self._failure = reason
         # Whoever notices kills this process, and a server that is dead can't clean up after itself.
         self._server.close()
+        self._client.soon(self._open.set)  # what is kept back fails as the rest does
 
 
 def load_of(held: int, slots: int, queued: int, kv_use: float) -> EngineLoad:

@@ -134,6 +134,7 @@ def shared_engine(paths: Paths) -> Iterator[VllmEngine]:
 @pytest.fixture
 async def engine(shared_engine: VllmEngine, teacher: Teacher) -> VllmEngine:
     """The session's engine on the random model's weights, whatever the test before pushed."""
+    await shared_engine.resume()
     return await with_first_weights(shared_engine, teacher)
 
 

@@ -68,6 +68,30 @@ async def test_ranks_that_answer_leave_the_block_alone():
             raise ValueError("the block's own")
 
 
+async def test_a_rank_that_cannot_be_reached_for_a_moment_is_not_lost():
+    asked, answered = [], asyncio.Event()
+
+    async def ping() -> None:
+        asked.append(len(asked))
+        if len(asked) <= 2:
+            raise ray.exceptions.ActorUnavailableError("the network failed for a moment", None)
+        answered.set()
+
+    group = group_of(ping)
+    group._faults = PingConfig(ping_every_s=0.001, hang_s=60.0)
+    async with group.watched():
+        await answered.wait()
+
+
+async def test_a_rank_that_stays_out_of_reach_is_lost():
+    async def ping() -> None:
+        raise ray.exceptions.ActorUnavailableError("no route", None)
+
+    with pytest.raises(ActorLostError, match=r"learner rank 0 .*no route"):
+        async with group_of(ping).watched():
+            await asyncio.Event().wait()
+
+
 async def test_a_cancellation_from_outside_stays_one():
     begun = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""A route of SGLang's server that answers once its scheduler and its detokenizers have.
+"""What SGLang's HTTP process has here besides: a route that answers once scheduler and detokenizers have.
 
 What the scheduler samples reaches a client by way of the detokenizers alone, and no route of SGLang's own tells that
 they hang: the scheduler answers the HTTP process directly, and /health_generate takes any message for a sign of life
@@ -23,8 +23,10 @@ def tokenizer_manager(server_args: Any, port_args: Any) -> Any:
     from sglang.srt.managers.tokenizer_manager import TokenizerManager
     from sglang.srt.utils.network import get_zmq_socket
 
-    class EchoingManager(TokenizerManager):
-        """Sends detokenizers a batch of no requests, which each hands back as it came, behind what it has to do."""
+    class Manager(TokenizerManager):
+        """Pings by sending detokenizers a batch of no requests, which each hands back as it came, behind what it has to
+        do; and aborts can be told again.
+        """
 
         def __init__(self, *args: Any) -> None:
             super().__init__(*args)
@@ -49,6 +51,12 @@ def tokenizer_manager(server_args: Any, port_args: Any) -> Any:
             elif echoes := self._echoes.get(output.prompt_tokens[0]):
                 echoes.release()
 
+        def abort_request(self, rid: str = "", abort_all: bool = False) -> None:
+            # The scheduler ignores an abort of what has not come to it yet, and this side sends each only once.
+            if (state := self.rid_to_state.get(rid)) is not None:
+                state.abort_sent = False
+            super().abort_request(rid, abort_all)
+
     def empty(number: int) -> Any:
         return BatchEmbeddingOutput(
             rids=[],
@@ -60,6 +68,6 @@ def tokenizer_manager(server_args: Any, port_args: Any) -> Any:
             placeholder_tokens_val=None,
         )
 
-    manager, templates = init_tokenizer_manager(server_args, port_args, EchoingManager)
+    manager, templates = init_tokenizer_manager(server_args, port_args, Manager)
     app.add_api_route(PATH, manager.ping)
     return manager, templates

@@ -65,9 +65,6 @@ def _guard() -> None:
     try:
         while os.read(0, 4096):
             pass
-        # Nobody else is left to remove the worker's folder for this server, where sockets and logs are. `tempfile`
-        # would name another one where this can't be written to, say because the disk is full.
-        shutil.rmtree(os.environ["TMPDIR"], ignore_errors=True)
         group = os.getpgid(0)
         files = shared_files(group)
         for pid in members(group):
@@ -77,6 +74,9 @@ def _guard() -> None:
         for path in files | shared_files(group):  # the leader may have made some meanwhile
             with suppress(OSError):
                 os.unlink(path)
+        # Nobody else is left to remove the worker's folder for this server, where sockets and logs are. `tempfile`
+        # would name another one where this can't be written to, say because the disk is full.
+        shutil.rmtree(os.environ["TMPDIR"], ignore_errors=True)
     finally:
         os.killpg(os.getpgid(0), signal.SIGKILL)
 

@@ -29,6 +29,7 @@ def served(request: pytest.FixtureRequest, paths: Paths) -> Iterator[Engine]:
 @pytest.fixture
 async def engine(served: Engine, teacher: Teacher) -> Engine:
     """On the random model's weights, whatever the test before pushed."""
+    await served.resume()  # a test may have failed in a pause
     return await with_first_weights(served, teacher)
 
 

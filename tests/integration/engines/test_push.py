@@ -204,17 +204,20 @@ async def test_a_paused_engine_takes_weights_and_samples_nothing(
     await engine.pause()
     await engine.pause()
     new = asyncio.create_task(engine.generate(ask("new", text, max_tokens=8)))
+    late = asyncio.create_task(engine.generate(ask("late", text, temperature=2.0, max_tokens=450)))
     for version in (1, 2):
         times = await engine.update_weights(bundle_of(versions[version], version))
         assert 0 < times.apply_s <= times.pause_s
         for _ in range(5):  # each takes a step of an engine that runs
             await engine.ping()
     assert not new.done()
-    abort = asyncio.create_task(engine.abort("ended"))
+    aborts = [asyncio.create_task(engine.abort(name)) for name in ("ended", "late")]
+    for _ in range(5):
+        await engine.ping()  # they have been told by then, and can't be heard
     await engine.resume()
     await engine.resume()
-    await abort
-    assert (await ended).rollouts[0].finish_reason == "abort"
+    await asyncio.gather(*aborts)
+    assert {(await task).rollouts[0].finish_reason for task in (ended, late)} == {"abort"}
     assert [span.version for span in (await new).rollouts[0].versions] == [2]
     crossed = 0
     for prompt, group in zip(prompts, await asyncio.gather(*running), strict=True):

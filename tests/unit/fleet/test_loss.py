@@ -9,6 +9,7 @@ import pytest
 import ray
 
 from rl.errors import DataError, EngineDeadError, EngineError, SyncError
+from rl.failures import failed_prompt
 from tests.unit.fleet.crew import Crew, Worker, until
 
 pytestmark = pytest.mark.timeout(20)
@@ -179,6 +180,20 @@ async def test_with_nobody_left_calls_fail_with_the_last_cause(crew):
         await call
     with pytest.raises(EngineDeadError, match="no worker is left"):
         await team.call()
+
+
+async def test_an_engine_that_never_loads_is_no_fault_of_a_prompt(crew):
+    """Its error is the one that a request gets which is refused."""
+    team = await crew(1, restarts=1)
+    call = team.call()
+    await until(lambda: team.made[0].calls)
+    team.prepare = lambda worker: worker.die(EngineError("SGLang could not load the model"))
+    team.made[0].die()
+    with pytest.raises(
+        EngineDeadError, match="no worker is left: w0 was lost 2 times in a row; the last: SGLang could"
+    ):
+        await call
+    assert failed_prompt(call.exception()) is None
 
 
 async def test_weights_that_a_fresh_member_can_not_load_end_it_at_once(crew):

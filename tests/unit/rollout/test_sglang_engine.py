@@ -47,7 +47,8 @@ def engine_with(server: Server, answer: Any) -> SglangEngine:
     engine._pausing, engine._paused = asyncio.Lock(), False
     engine._weights, engine._ranks, engine._version, engine._failure = StagedWeights(), 1, 0, None
     engine._server = server  # type: ignore[assignment]
-    engine._client = SimpleNamespace(run=run, post=post, get=post)  # type: ignore[assignment]
+    soon = asyncio.get_running_loop().call_soon
+    engine._client = SimpleNamespace(run=run, post=post, get=post, soon=soon)  # type: ignore[assignment]
     return engine
 
 
@@ -149,6 +150,44 @@ async def test_a_pause_counts_from_when_the_server_stopped(
     times = await engine.update_weights(pack({"weight": torch.full((1, 1), 7.0)}, 1))
     assert model.weight.item() == 7.0 and engine.version == 1
     assert (times.pause_s, times.apply_s) == (pause_s, pause_s - 1.0)
+
+
+async def test_what_a_swap_kept_back_is_of_the_new_version() -> None:
+    """Its prefix must not be one that old keys and values are kept under."""
+    paused, keys = asyncio.Event(), list[str]()
+
+    def answer(path: str) -> Any:
+        if path == "/pause_generation":
+            paused.set()
+        return {"success": True, "message": "Success Weight version updated to 1."}
+
+    engine = engine_with(Server(), answer)
+    engine._client.run = asyncio.ensure_future  # type: ignore[method-assign, assignment]  # a task of its own, as there
+
+    async def kept_back() -> None:
+        await paused.wait()
+        await engine._open.wait()
+        keys.append(engine._body((1,), ())["extra_key"])
+
+    waiting = asyncio.create_task(kept_back())
+    engine._open.clear()
+    await asyncio.sleep(0)
+    await asyncio.gather(engine.update_weights(pack({"w": torch.zeros(3)}, 1)), waiting)
+    assert keys == ["1"]
+
+
+async def test_what_a_pause_keeps_back_fails_when_the_server_dies() -> None:
+    server = Server()
+    engine = engine_with(server, lambda path: {"success": True})
+    engine._in_flight, engine._busy_since = {}, 0.0
+    await engine.pause()
+    waiting = asyncio.create_task(engine._open.wait())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    server.alive = False
+    with pytest.raises(EngineDeadError):
+        await engine.ping()
+    await waiting
 
 
 async def test_a_server_that_stays_with_its_version_is_a_failed_push() -> None:
