@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rewards.registry import score
     from rewards.remote import RemotePool
     from rewards.request import Request
+    from rewards.worker import PoolError
 
 __version__ = "0.1.0"
 
@@ -32,6 +33,7 @@ __all__ = [
     "JudgePool",
     "Mixture",
     "PluginError",
+    "PoolError",
     "RemotePool",
     "Request",
     "RewardPool",
@@ -50,6 +52,7 @@ _HOMES = {
     "Mixture": "rewards.mixture",
     "PluginError": "rewards.plugins",
     "RemotePool": "rewards.remote",
+    "PoolError": "rewards.worker",
     "Request": "rewards.request",
     "RewardPool": "rewards.pool",
     "RewardResult": "rewards.base",

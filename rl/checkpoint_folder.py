@@ -22,7 +22,10 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 STATE = "driver.json"
-_TORN = ".torn"
+_LEARNER = "learner"
+_INDEX = ".metadata"
+"""Of the learner's files, written last."""
+_PARTIAL, _TORN = ".partial", ".torn"
 
 
 class Checkpoint(NamedTuple):
@@ -35,7 +38,7 @@ class Checkpoint(NamedTuple):
 
 def begin(final: Path) -> Path:
     """An empty folder to write into in place of `final`, until `complete` gives it that name."""
-    partial = final.with_suffix(".partial")
+    partial = final.with_suffix(_PARTIAL)
     if partial.exists():
         shutil.rmtree(partial)
     partial.mkdir(parents=True)
@@ -47,7 +50,15 @@ def complete(partial: Path, final: Path, state: Mapping[str, Any], keep: int) ->
 
     The files are on the disk itself before they get the name, and the name is before any older checkpoint goes: a
     machine that dies at any moment leaves a whole one. Blocks for as long as that takes.
+
+    Raises:
+        CheckpointError: the learner's part is not there.
     """
+    if not (partial / _LEARNER / _INDEX).is_file():
+        raise CheckpointError(
+            f"the learner has written its part of {final.name}, and none of it is in {partial} here: its nodes have "
+            "another folder of that name; set `out` to one that the driver and all learner ranks share"
+        )
     (partial / STATE).write_text(json.dumps(state))
     for here, _, names in os.walk(partial, topdown=False):
         for name in names:
@@ -57,8 +68,19 @@ def complete(partial: Path, final: Path, state: Mapping[str, Any], keep: int) ->
     run = final.parent.parent
     for holder in (final.parent, run):
         _flush(holder)
-    for old in (*complete_checkpoints(run)[:-keep], final.with_suffix(_TORN)):
-        shutil.rmtree(old, ignore_errors=old.suffix == _TORN)
+    left = final.parent.glob(f"step_*{_PARTIAL}")  # by runs that were killed
+    for old in (*complete_checkpoints(run)[:-keep], *left, final.with_suffix(_TORN)):
+        _remove(old)
+
+
+def _remove(folder: Path) -> None:
+    """What can't be removed, say because somebody on a network file system reads it, must not end a run."""
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        pass
+    except OSError as exc:
+        logger.warning("%s is not needed any more and could not be removed: %s", folder, exc)
 
 
 def _flush(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -33,8 +34,12 @@ from rl.rollout.questions import CompletionTask
 from rl.rollout.worker import PromptTask, RolloutWorker, RoomTask
 from rl.watch import watching
 
+logger = logging.getLogger(__name__)
+
 _ACTOR_CONCURRENCY = 4096
 """Calls that an asynchronous actor holds at once; admission bounds them long before."""
+_STATE_S = 10.0
+"""How long a checkpoint waits for the states of the reward workers, which are small."""
 
 
 class RolloutPool:
@@ -218,8 +223,15 @@ class RewardClient:
         return await self.fleet.run(lambda actor: self._mail.to(actor).ask((scoring, evaluation)))
 
     async def state_dict(self) -> list[dict[str, Any] | None]:
-        """The states of the workers."""
-        states = await self.fleet.each(lambda actor: actor.state_dict.remote(), bare=True)
+        """The states of the workers, which have one with a mixture; the last known where one is late with it."""
+        if self.config.mixture is None:
+            return []
+        try:
+            async with asyncio.timeout(_STATE_S):
+                states = await self.fleet.each(lambda actor: actor.state_dict.remote(), bare=True)
+        except TimeoutError:
+            logger.warning("a reward worker has not told its state in %g s; the last known is kept", _STATE_S)
+            return [dict(state) for state in self._states]
         self._states = [state for state in states.values() if state is not None]
         return list(states.values())
 

@@ -91,6 +91,17 @@ def lost_actor(exc: BaseException) -> BaseException | None:
     return cause if isinstance(cause, EngineDeadError | SyncError | FetchError) else None
 
 
+async def loss_in(work: Awaitable[Any]) -> BaseException | None:
+    """The cause if what is awaited fails for the loss of an actor; None if it is done. Other failures are raised."""
+    try:
+        await work
+    except Exception as exc:
+        if (cause := lost_actor(exc)) is None:
+            raise
+        return cause
+    return None
+
+
 def lost_answer(exc: BaseException) -> BaseException | None:
     """The cause if the answer to a call without arguments is gone with the actor's node, else None."""
     return EngineDeadError(f"its node died with its answer: {first_line(exc)}") if object_lost(exc) else None

@@ -16,7 +16,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
@@ -25,17 +24,20 @@ import ray
 
 from rl.config.faults import FaultConfig
 from rl.errors import ActorLostError, ConfigError, EngineDeadError, EngineError, StarvationError, SyncError
-from rl.failures import describe_failure, first_line, lost_actor, lost_answer
+from rl.failures import describe_failure, first_line, loss_in, lost_actor, lost_answer
 from rl.liveness import answer, answering, has_process, until_ready
 from rl.members import Change, Member, describe_outage, least_loaded
 from rl.nodes import close_actor
 from rl.rollout.engine import EngineLoad
+from rl.turns import Turns
 from rl.watch import at, waiting
 
 logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 5
 """Members that one call may lose before it is taken for the cause."""
+_TRIALS = 2
+"""Members that a queued call may lose in company; from then on it is made alone, and so is known for the cause."""
 
 
 class Fleet:
@@ -59,13 +61,11 @@ class Fleet:
         placed: Callable[[Any], bool] = has_process,
     ) -> None:
         self._spawn, self._config, self._refit, self._kill, self._room = spawn, config, refit, kill, room
-        self._placed = placed
-        self.members = [Member(name, spawn(name)) for name in names]
+        self._placed, self.members = placed, [Member(name, spawn(name)) for name in names]
         self._changes: list[Change] = []
-        self._held: deque[tuple[asyncio.Future[Member], int]] = deque()
+        self._turns = Turns(self.members, self._ask)
         self._fatal: BaseException | None = None
-        self._hope = time.monotonic()
-        """When not all members were stranded, as far as was seen last."""
+        self._hope = time.monotonic()  # when not all members were stranded, as far as was seen last
         self._changed = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
         self.reissued = self.replaced = 0
@@ -79,15 +79,22 @@ class Fleet:
     @property
     def held(self) -> int:
         """Calls that wait for a member with room."""
-        return len(self._held)
+        return len(self._turns)
 
     async def start(self) -> None:
-        """Wait for the first actors, then begin to watch them. A failure here is raised, not repaired."""
-        await asyncio.gather(*(member.actor.ready.remote() for member in self.members))
-        await asyncio.gather(*map(self._measure, self.members))
-        for member in self.members:
+        """Wait for the first actors, then begin to watch them. What keeps all from starting is raised, not repaired."""
+        lost = await asyncio.gather(*(loss_in(self._begin(member)) for member in self.members))
+        if lost[0] is not None and all(lost):
+            raise lost[0]
+        for member, cause in zip(self.members, lost, strict=True):
             self._task(self._watch(member))
+            if cause is not None:
+                self._replace(member, member.actor, cause)
         self._task(self._watch_outage())
+
+    async def _begin(self, member: Member) -> None:
+        await member.actor.ready.remote()
+        await self._measure(member)
 
     async def run(self, call: Callable[[Any], Awaitable[Any]], weight: int = 1, queued: bool = False) -> Any:
         """The result of `call(actor)` on the member with the least load; made again elsewhere if that one is lost.
@@ -97,12 +104,14 @@ class Fleet:
             queued: the call adds `weight` sequences to an engine's queue, and waits here while all queues are long.
 
         Raises:
-            EngineError: every member that got the call was lost, so the call itself may be what kills them.
+            EngineError: every member that got the call was lost, the last with nothing else in hand if it was `queued`,
+                so the call itself is, or may be, what kills them.
             EngineError, SyncError, StarvationError, ActorLostError: no member is left, no node for one, or no Ray.
         """
         last: BaseException = EngineDeadError("none")
-        for _ in range(_ATTEMPTS):
-            member = await self._turn(weight, queued)
+        for lost in range(_ATTEMPTS):
+            alone = queued and lost >= _TRIALS
+            member = await self._turn(weight, queued, alone)
             actor = member.actor
             try:
                 with at(member.name):
@@ -113,15 +122,16 @@ class Fleet:
                     raise
                 last = cause
                 self._replace(member, actor, cause)
+                if alone:
+                    break
                 self.reissued += 1
             else:
                 member.deaths = 0
                 return result
             finally:
-                member.load -= weight
-                if member.draining and not member.load:
-                    member.idle.set()
-        raise EngineError(f"{_ATTEMPTS} workers were lost with it, perhaps through it; the last: {first_line(last)}")
+                self._turns.end(member, weight)
+        through = "the last with nothing else in hand" if alone else "perhaps through it; the last"
+        raise EngineError(f"{lost + 1} workers were lost with it, {through}: {first_line(last)}")
 
     async def each(self, call: Callable[[Any], Awaitable[Any]], bare: bool = False) -> dict[str, Any]:
         """Results of `call(actor)` by name, from every member that serves; of at least one.
@@ -131,10 +141,15 @@ class Fleet:
         Args:
             bare: nothing is handed to the call; so an object that is gone is an answer, and its member is, too.
         """
+
+        async def ask(name: str, actor: Any) -> Any:
+            with at(name):
+                return await call(actor)
+
         while True:
             await self._accepting()
             asked = [(member, member.actor) for member in self.members if member.serving]
-            calls = (_ask(member.name, call, actor) for member, actor in asked)
+            calls = (ask(member.name, actor) for member, actor in asked)
             results = await asyncio.gather(*calls, return_exceptions=True)
             answers = {}
             for (member, actor), result in zip(asked, results, strict=True):
@@ -220,42 +235,18 @@ class Fleet:
             async with self._changed:
                 await self._changed.wait_for(lambda: self._fatal or any(member.accepts for member in self.members))
 
-    async def _turn(self, weight: int, queued: bool) -> Member:
+    async def _turn(self, weight: int, queued: bool, alone: bool) -> Member:
         """A member to call, with `weight` added to its load; if `queued` one with room, in order of asking."""
         if not queued:
             (member := least_loaded(await self._accepting())).give(weight)
             return member
         if self._fatal is not None:
             raise self._fatal
-        turn: asyncio.Future[Member] = asyncio.get_running_loop().create_future()
-        self._held.append((turn, weight))
-        self._give_turns()
-        try:
-            with at("no worker, all queues are long"):
-                return await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
-                turn.result().load -= weight
-                turn.result().queue.sent(-weight)
-            raise
+        return await self._turns.take(weight, alone)
 
-    def _give_turns(self) -> None:
-        while self._held:
-            turn, weight = self._held[0]
-            roomy = [member for member in self.members if member.accepts and member.queue.has_room]
-            if not roomy and not turn.done():
-                break
-            self._held.popleft()
-            if not turn.done():  # else its caller has gone away
-                member = least_loaded(roomy)
-                member.give(weight)
-                member.queue.sent(weight)
-                turn.set_result(member)
-        if self._held:
-            for member in self.members:
-                if member.accepts and not member.asking:
-                    member.asking = True  # here: many turns may be asked for before the task begins
-                    self._task(self._relieve(member, member.actor))
+    def _ask(self, member: Member) -> None:
+        member.asking = True  # here: many turns may be asked for before the task begins
+        self._task(self._relieve(member, member.actor))
 
     async def _relieve(self, member: Member, actor: Any) -> None:
         """Wait until the member's queue is short, then give turns."""
@@ -269,7 +260,7 @@ class Fleet:
             self._replace(member, actor, cause)
         finally:
             member.asking = False
-        self._give_turns()
+        self._turns.give()
 
     async def _measure(self, member: Member) -> None:
         if self._room is not None:
@@ -319,8 +310,9 @@ class Fleet:
                 if member.draining:
                     return False
                 cause = describe_failure(exc)
-                # Without Ray nobody comes back; and weights that a fresh engine can't load no other one could.
-                if isinstance(cause, ActorLostError | SyncError):
+                # Without Ray nobody comes back; and weights that a fresh engine can't load and no other one serves.
+                others = any(other.serving for other in self.members)
+                if isinstance(cause, ActorLostError) or (isinstance(cause, SyncError) and not others):
                     await self._end(cause)
                     return False
         if member.draining:
@@ -347,14 +339,11 @@ class Fleet:
         if isinstance(cause, EngineError) and not isinstance(cause, EngineDeadError):
             cause = EngineDeadError(str(cause))  # the other is the fault of a request, and this is of none
         self._fatal = cause
-        for turn, _ in self._held:
-            if not turn.done():
-                turn.set_exception(cause)
-        self._held.clear()
+        self._turns.fail(cause)
         await self._notify()
 
     async def _notify(self) -> None:
-        self._give_turns()
+        self._turns.give()
         async with self._changed:
             self._changed.notify_all()
 
@@ -386,8 +375,3 @@ class Fleet:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-async def _ask(name: str, call: Callable[[Any], Awaitable[Any]], actor: Any) -> Any:
-    with at(name):
-        return await call(actor)

@@ -72,6 +72,8 @@ class Member:
     given_up: bool = False
     load: int = 0
     """Weights of the calls that it has in hand."""
+    alone: bool = False
+    """What it has in hand may be what kills workers: it gets nothing else beside it."""
     called: int = 0
     """Number of the last call that it got, among the calls of all members."""
     deaths: int = 0

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rl.config.rollout import RewardConfig
-from rl.errors import ActorLostError, first_lines
+from rl.errors import ActorLostError, EngineDeadError, first_lines
 from rl.mail import Columns, Desk, Part
 from rl.records import Grades
 from rl.reward_setup import Carried, PluginFile, carry
@@ -73,19 +73,36 @@ class RewardWorker:
 
         With `evaluation` by the answer type alone, so that a right completion has the value 1 whatever the mixture.
         """
-        from rewards import Request
 
-        requests = [Request(text, task.answers, task.answer_type, task.problem, task.sample) for text in task.texts]
-        if self.mixture is None:
-            results = await self.pool.ascore_many(requests)
-        elif evaluation:
-            results = await self.mixture.ascore_plain(requests)
-        else:
-            results = await self.mixture.ascore_many(requests)
+        with self._breaks():
+            results = await self._results(task, evaluation)
         for result in results:
             if result.value is None:
                 self._tell(task.answer_type, result)
         return grades_of(results, mixed=self.mixture is not None and not evaluation)
+
+    async def _results(self, task: Any, evaluation: bool) -> Sequence[RewardResult]:
+        from rewards import Request
+
+        requests = [Request(text, task.answers, task.answer_type, task.problem, task.sample) for text in task.texts]
+        if self.mixture is None:
+            return await self.pool.ascore_many(requests)
+        if evaluation:
+            return await self.mixture.ascore_plain(requests)
+        return await self.mixture.ascore_many(requests)
+
+    @contextlib.contextmanager
+    def _breaks(self) -> Iterator[None]:
+        """A pool of processes that can start no more of them, say for want of memory, is broken for good; a new worker
+        may find more. A service has no such end: its pool waits, and what it raises is for the user."""
+        from rewards import PoolError, RewardPool
+
+        try:
+            yield
+        except PoolError as exc:
+            if isinstance(self.pool, RewardPool):
+                raise EngineDeadError(f"the graders of this worker can't go on: {exc}") from exc
+            raise
 
     def _tell(self, answer_type: str, result: RewardResult) -> None:
         """Log why a grader failed, once for each kind of failure; the loop counts them."""

@@ -51,6 +51,7 @@ class RunIO:
 
     def timeline(self, actor: str, phase: str, start: float, end: float, step: int | None = None) -> None:
         """Unix times in, seconds since the start out."""
+        end = max(start, end)  # clocks are set back now and then, and workers' are others
         self.tracker.timeline(actor, phase, start - self.started, end - self.started, step)
 
     def rollout_activity(self, busy: Mapping[str, Sequence[tuple[float, float]]], step: int) -> dict[str, float]:
@@ -208,7 +209,7 @@ class RunIO:
     async def _complete(self, learner: LearnerGroup, partial: Path, final: Path, state: dict[str, Any]) -> None:
         with waiting("checkpoint", f"files of {final.name}"):
             await learner.written()
-        await asyncio.to_thread(complete, partial, final, state, self.config.checkpoint.keep)
+            await asyncio.to_thread(complete, partial, final, state, self.config.checkpoint.keep)
 
 
 def engine_metrics(loads: Iterable[EngineLoad]) -> dict[str, float]:

@@ -190,10 +190,12 @@ async def _train(config: TrainConfig, carried: Carried, found: Checkpoint | None
                     loop = Loop(config, pool, rewards, learner, prompts, ledger, io, version, again, requeued, finished)
                     await _run_loop(loop)
     finally:
-        if tracker is not None:
-            tracker.close()
-        parts = [part for part in (pool, learner, rewards) if part is not None]
-        await asyncio.gather(*(part.close() for part in parts))
+        try:
+            if tracker is not None:
+                tracker.close()  # it may find the disk full
+        finally:
+            parts = [part for part in (pool, learner, rewards) if part is not None]
+            await asyncio.gather(*(part.close() for part in parts))
 
 
 async def _run_loop(loop: Loop) -> None:

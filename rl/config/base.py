@@ -202,7 +202,9 @@ def dump_yaml(value: Any) -> str:
 def save_config(config: StrictModel, path: str | Path) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(dump_config(config))
+    partial = path.with_name(path.name + ".partial")  # a disk may fill up, and the file before is still good
+    partial.write_text(dump_config(config))
+    partial.replace(path)
 
 
 def _deep_copy(node: Any) -> Any:

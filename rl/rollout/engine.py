@@ -90,7 +90,8 @@ class Engine(Protocol):
         An engine that was paused before stays so, and no pause is counted twice.
 
         Raises SyncError when the swap failed; the engine then refuses work, so no mixed weights are ever sampled.
-        Raises EngineDeadError when the engine died on the way, which says nothing of the weights.
+        Raises EngineDeadError when the engine died on the way, which says nothing of the weights, and FetchError when
+        they did not come to it: it goes on with the old ones.
         """
         ...
 

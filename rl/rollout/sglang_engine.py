@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from rl.config.rollout import EngineConfig
-from rl.errors import EngineDeadError, EngineError, SyncError
+from rl.errors import EngineDeadError, EngineError, FetchError, SyncError
 from rl.records import Rollout, VersionSpan, WeightBundle
 from rl.rollout.busy import BusyIntervals
 from rl.rollout.engine import EngineLoad, Generated, GenerateRequest, PushTimes
@@ -106,7 +106,10 @@ class SglangEngine:
         return np.asarray([entry[0] for entry in entries], np.float32)
 
     async def update_weights(self, bundle: WeightBundle) -> PushTimes:
-        await asyncio.to_thread(self._weights.stage, bundle)
+        try:
+            await asyncio.to_thread(self._weights.stage, bundle)
+        except OSError as exc:
+            raise FetchError(f"there is no memory to hand version {bundle.version} to SGLang: {exc}") from exc
         self._check_alive()
         try:
             times = await self._client.run(self._swap(bundle))

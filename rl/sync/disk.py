@@ -53,7 +53,7 @@ class DiskSender:
             self._folder.rmdir()  # unless something else is in it
 
     def _remove(self, keep: int = 0) -> None:
-        files = sorted(self._folder.glob(_FILES), key=lambda path: path.stat().st_mtime_ns)
+        files = sorted(self._folder.glob(_FILES))
         for path in files[: len(files) - keep]:
             path.unlink(missing_ok=True)  # a worker that has it open goes on reading it
 
@@ -67,8 +67,9 @@ class DiskReceiver:
     def receive(self, ticket: Ticket) -> torch.Tensor:
         from safetensors import SafetensorError, safe_open
 
-        layout, buffer = ticket.layout, self._turns.next(ticket.layout.size)
+        layout = ticket.layout
         try:
+            buffer = self._turns.next(layout.size)
             with safe_open(ticket.where, framework="pt") as file:
                 write({name: file.get_tensor(name) for name in layout.names}, layout, buffer)
         except (OSError, SafetensorError, RuntimeError, AssertionError) as exc:

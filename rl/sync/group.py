@@ -196,8 +196,8 @@ class GroupReceiver:
 
     def receive(self, ticket: Ticket) -> torch.Tensor:
         place: Round = ticket.where
-        buffer = self._turns.next(ticket.layout.size)
         try:
+            buffer = self._turns.next(ticket.layout.size)
             plan, store = self._announce(place)
             if self._id not in plan["members"]:
                 raise FetchError(f"the broadcast of version {ticket.version} began without this worker")

@@ -59,6 +59,8 @@ class WeightSync:
         self._spare = spare
         self._senders: dict[str, Sender] = {}
         self._packed: list[_Packed] = []
+        self._again: dict[tuple[int, str], Ticket] = {}
+        """Tickets that were reissued: all workers that a version did not reach share one copy."""
         self._lock = threading.Lock()
         self.times: dict[str, float] = {}
         """Seconds of the last `publish`, by part."""
@@ -81,6 +83,8 @@ class WeightSync:
         where = sender.send(buffer, layout, version)
         with self._lock:
             self._packed.append(packed)
+            kept = {one.version for one in self._packed}
+            self._again = {key: ticket for key, ticket in self._again.items() if key[0] in kept}
         self.times = {"pack_s": written - started, "send_s": time.perf_counter() - written}
         return Ticket(version, self._config.transport, layout, packed.checksum, where, self._spare)
 
@@ -97,14 +101,17 @@ class WeightSync:
             else:
                 kept = [one.version for one in self._packed]
                 raise FetchError(f"the learner has the weights of versions {kept} and no more those of {version}")
-            sender, layout = self._sender(transport), packed.layout
-            where = sender.send(packed.buffer.cpu(), layout, version)
-            return Ticket(version, transport, layout, packed.checksum, where)
+            if (version, transport) not in self._again:
+                where = self._sender(transport).send(packed.buffer.cpu(), packed.layout, version)
+                ticket = Ticket(version, transport, packed.layout, packed.checksum, where)
+                self._again[version, transport] = ticket
+            return self._again[version, transport]
 
     def close(self) -> None:
         """Free what the transports hold. Workers that read it still may go on."""
         with self._lock:
             self._packed.clear()
+            self._again.clear()
             for sender in self._senders.values():
                 sender.close()
             self._senders.clear()

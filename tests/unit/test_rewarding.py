@@ -17,12 +17,13 @@ import yaml
 
 import rl.cluster
 import rl.train
+from rewards import PoolError
 from rewards.mixture import MixtureConfig
 from rewards.settings import load_settings, parse_settings
 from rl.config.base import dump_yaml
 from rl.config.rollout import RewardConfig
 from rl.config.train import TrainConfig
-from rl.errors import ConfigError
+from rl.errors import ConfigError, EngineDeadError
 from rl.records import Sample
 from rl.reward_setup import Carried, carry, check_answer_types, mixture_of, problems
 from rl.rewarding import JudgeWorker, RewardWorker
@@ -240,6 +241,39 @@ class Handle:
                 return worker.score(name, requests)
 
         self.score = Score
+
+
+async def test_a_pool_that_can_start_no_process_is_the_workers_end(
+    worker_of: Callable[[str | None], RewardWorker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker may find the memory that this one lacks; so this one counts as dead, and the run goes on."""
+    worker = worker_of(None)
+    await worker.score(task())
+
+    def exhausted() -> None:
+        raise PoolError("the reward pool can't start a worker: Cannot allocate memory")
+
+    monkeypatch.setattr(worker.pool._template, "fork", exhausted)  # type: ignore[union-attr]
+    for process in list(worker.pool._lanes._live):  # type: ignore[union-attr]
+        process.kill()
+    with pytest.raises(EngineDeadError, match=r"can't go on: .*Cannot allocate memory"):
+        await worker.score(task())
+
+
+async def test_a_checkpoint_does_not_wait_for_a_reward_worker_that_hangs(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def never(call: Any, bare: bool) -> None:
+        await asyncio.Event().wait()
+
+    client = object.__new__(rl.cluster.RewardClient)
+    client.fleet = SimpleNamespace(each=never)  # type: ignore[assignment]
+    client._states, client.config = [{"a": 1}], RewardConfig()
+    assert await client.state_dict() == []  # there are none without a mixture
+    client.config = RewardConfig(mixture="mixture.yaml")
+    monkeypatch.setattr(rl.cluster, "_STATE_S", 0.01)
+    assert await client.state_dict() == [{"a": 1}]
+    assert "has not told its state" in caplog.text
 
 
 async def test_states_go_back_to_the_workers_in_turn() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -198,6 +199,64 @@ def test_from_a_torn_driver_state_a_run_goes_back_to_the_checkpoint_before(
     assert all((tmp_path / name).read_text() == rows(1) for name in ROW_FILES)
 
 
+def with_learner(partial: Path) -> Path:
+    (partial / "learner").mkdir()
+    (partial / "learner" / ".metadata").write_text("")
+    return partial
+
+
+def test_a_checkpoint_without_the_learners_files_gets_no_name(tmp_path: Path) -> None:
+    """They are on another node where `out` is a folder of each node's own."""
+    final = tmp_path / "checkpoints" / "step_000001"
+    with pytest.raises(CheckpointError, match=r"none of it is in .*set `out` to one that"):
+        complete(begin(final), final, {}, keep=1)
+    assert not final.exists()
+
+
+def test_what_runs_that_were_killed_left_is_removed(tmp_path: Path) -> None:
+    run_with_a_checkpoint(tmp_path, (1,))
+    folder = tmp_path / "checkpoints"
+    begin(folder / "step_000007")
+    final = folder / "step_000002"
+    complete(with_learner(begin(final)), final, {}, keep=2)
+    assert sorted(path.name for path in folder.iterdir()) == ["step_000001", "step_000002"]
+
+
+def test_an_old_checkpoint_that_can_not_be_removed_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where a process on the same host reads it from a network file system."""
+    run_with_a_checkpoint(tmp_path, (1,))
+    final = tmp_path / "checkpoints" / "step_000002"
+    partial = with_learner(begin(final))
+
+    def busy(path: Path, **_: Any) -> None:
+        raise OSError(errno.ENOTEMPTY, "Directory not empty", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", busy)
+        complete(partial, final, {}, keep=1)
+    assert [path.name for path in complete_checkpoints(tmp_path)] == ["step_000001", "step_000002"]
+    assert "step_000001 is not needed any more and could not be removed" in caplog.text
+
+
+def test_a_config_that_can_not_be_written_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, path = config(tmp_path, steps=2), tmp_path / "config.yaml"
+    save_config(given, path)
+    before, write = path.read_text(), Path.write_text
+
+    def full(self: Path, text: str, **how: Any) -> None:
+        write(self, text[:10], **how)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_config(given.model_copy(update={"steps": 3}), path)
+    assert path.read_text() == before
+
+
 def test_a_torn_checkpoint_gives_its_place_to_the_one_that_is_made_again(tmp_path: Path) -> None:
     """It neither counts among those that are kept nor stops the step's new checkpoint."""
     run_with_a_checkpoint(tmp_path, (1, 3))
@@ -205,7 +264,7 @@ def test_a_torn_checkpoint_gives_its_place_to_the_one_that_is_made_again(tmp_pat
     set_aside_newer(folder / "step_000001")
     for step, kept in ((2, ["step_000002", "step_000003.torn"]), (3, ["step_000003"])):
         final = folder / f"step_{step:06d}"
-        complete(begin(final), final, {}, keep=1)
+        complete(with_learner(begin(final)), final, {}, keep=1)
         assert sorted(path.name for path in folder.iterdir()) == kept
 
 
@@ -233,8 +292,7 @@ def test_a_checkpoint_is_on_the_disk_before_it_has_its_name_and_before_older_one
     run_with_a_checkpoint(tmp_path, (1,))
     final = tmp_path / "checkpoints" / "step_000002"
     partial = begin(final)
-    (partial / "learner").mkdir()
-    (partial / "learner" / "part").write_text("")
+    with_learner(partial)
     done: list[tuple[str, str]] = []
 
     def log(what: str, path: object) -> None:
@@ -248,7 +306,7 @@ def test_a_checkpoint_is_on_the_disk_before_it_has_its_name_and_before_older_one
     name = "checkpoints/step_000002"
     assert [what for what, _ in done] == ["flush"] * 4 + ["rename"] + ["flush"] * 2 + ["remove"] * 2
     assert {path for _, path in done[:4]} == {
-        f"{name}.partial{end}" for end in ("", "/driver.json", "/learner", "/learner/part")
+        f"{name}.partial{end}" for end in ("", "/driver.json", "/learner", "/learner/.metadata")
     }
     assert done[4:] == [
         ("rename", name),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from types import SimpleNamespace
 from typing import Any
 
 from rl.ledger import Ledger
+from rl.metrics.files import read_timeline
+from rl.metrics.tracker import Tracker
 from rl.run_io import RunIO
 
 
@@ -26,3 +29,10 @@ def test_groups_by_fate_are_those_of_the_step(tmp_path):
     io.step(2, {}, ledger)
     kinds = ("trained", "filtered", "stale", "failed")
     assert [[row[f"groups/{kind}"] for kind in kinds] for row in rows] == [[1.0, 2.0, 0.0, 0.0], [1.0, 0.0, 0.0, 1.0]]
+
+
+def test_a_clock_that_was_set_back_ends_no_run(tmp_path):
+    with closing(Tracker(tmp_path)) as tracker:
+        io = RunIO(SimpleNamespace(), tracker, SimpleNamespace(), started=100.0)  # type: ignore[arg-type]
+        io.timeline("rollout-0", "generate", 105.0, 104.0)
+    assert [(span.start, span.end) for span in read_timeline(tmp_path).rows] == [(5.0, 5.0)]

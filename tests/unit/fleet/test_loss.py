@@ -104,6 +104,28 @@ async def test_a_call_that_kills_whoever_gets_it_is_refused_in_the_end(crew):
     assert not isinstance(info.value, EngineDeadError)  # one prompt fails, not the run
 
 
+async def test_a_queued_call_that_kills_is_known_once_it_is_alone(crew):
+    """With one worker, too, the others get through, the worker is not given up, and one prompt has failed."""
+    team = await crew(1, restarts=3)
+
+    async def poison(worker: Worker) -> None:
+        await asyncio.sleep(0)  # what else it has in hand is there
+        worker.die()
+        await worker.ping.remote()
+
+    async def good(worker: Worker) -> str:
+        if team.fleet.members[0].load > 1:
+            await worker.work.remote()  # not answered: it dies before
+        return "done"
+
+    calls = [team.fleet.run(call, queued=True) for call in (good, poison, good, good)]
+    first, failed, *others = await asyncio.gather(*calls, return_exceptions=True)
+    assert [first, *others] == ["done"] * 3
+    assert failed_prompt(failed) is failed and "3 workers were lost with it, the last with nothing else" in str(failed)
+    await until(lambda: len(team.made) == 4)
+    assert await team.fleet.run(good, queued=True) == "done" and team.fleet.members[0].deaths == 0
+
+
 async def test_each_leaves_out_who_is_lost_and_asks_somebody(crew):
     team = await crew(2)
     answers = asyncio.ensure_future(team.fleet.each(lambda worker: worker.work.remote()))
@@ -211,6 +233,23 @@ async def test_weights_that_a_fresh_member_can_not_load_end_it_at_once(crew):
     assert len(team.made) == 2
 
 
+async def test_weights_that_one_alone_can_not_load_are_its_own_fault(crew, caplog):
+    team = await crew(2, restarts=2)
+
+    def refuse(worker: Worker) -> None:
+        raise SyncError("out of memory")
+
+    team.on_refit = refuse
+    with caplog.at_level(logging.ERROR):
+        team.made[0].die()
+        await until(lambda: "given up" in caplog.text)
+    assert "w0 was lost 3 times in a row; the last: out of memory" in caplog.text
+    call = team.call()
+    await until(lambda: team.made[1].calls)
+    team.made[1].calls[0].set_result("done")
+    assert await call == "done"
+
+
 async def test_a_finished_call_clears_the_count_of_deaths(crew):
     team = await crew(1, restarts=1)
     for i in range(4):
@@ -220,6 +259,24 @@ async def test_a_finished_call_clears_the_count_of_deaths(crew):
         await call
         team.made[i].die()
         await until(lambda i=i: team.fleet.replaced == i + 1)
+
+
+async def test_one_that_dies_in_its_start_beside_others_is_replaced():
+    team = Crew(2)
+    team.made[0].die()
+    await team.fleet.start()
+    await until(lambda: len(team.fleet.actors) == 2 and team.fleet.replaced == 1)
+    assert team.refitted == team.made[2:] and team.fleet.actors == [team.made[2], team.made[1]]
+    await team.fleet.stop()
+
+
+async def test_a_start_that_nobody_survives_is_raised():
+    team = Crew(2)
+    for worker in team.made:
+        worker.die(EngineDeadError("out of memory"))
+    with pytest.raises(EngineDeadError, match="out of memory"):
+        await team.fleet.start()
+    assert len(team.made) == 2
 
 
 async def test_a_failed_start_is_raised(crew):

@@ -96,6 +96,20 @@ async def test_weights_are_reissued_only_while_their_buffer_has_them(tmp_path):
         sync.reissue(1, "shm")
 
 
+async def test_all_whom_a_version_did_not_reach_share_one_copy(tmp_path):
+    sync = WeightSync(SyncConfig(transport="shm"), tmp_path)
+    sync.publish(weights(1), 1)
+    first, second = sync.reissue(1, "disk"), sync.reissue(1, "disk")
+    assert first is second
+    assert_version(await fetch(second), 1)
+    for version in (2, 3):
+        sync.publish(weights(version), version)
+        assert_version(await fetch(sync.reissue(version, "disk")), version)
+    with pytest.raises(FetchError, match="no more those of 1"):
+        sync.reissue(1, "disk")
+    sync.close()
+
+
 async def test_fetches_of_a_worker_take_turns(tmp_path):
     sync, receiver = WeightSync(SyncConfig(transport="shm"), tmp_path), WeightReceiver(SyncConfig())
     inside, leave = asyncio.Event(), asyncio.Event()
