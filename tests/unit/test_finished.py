@@ -72,6 +72,8 @@ class Learner:
 
     async def save(self, folder: str, background: bool, finished: UpdateShare) -> None:
         self.given = finished
+        (Path(folder) / "learner").mkdir()
+        (Path(folder) / "learner" / ".metadata").touch()
 
     async def written(self) -> None: ...
 
