@@ -59,11 +59,14 @@ class RolloutPool:
         sync: SyncConfig | None = None,
     ) -> None:
         self.config = config
+        env = engine_environment(config.engine.backend, config.threads, config.gpus_per_worker)
+        # Weights are fetched by `ray.get` in a thread, which holds no event loop up; Ray warns of it all the same.
+        env["RAY_WARN_BLOCKING_GET_INSIDE_ASYNC"] = "0"
         actor = ray.remote(RolloutWorker).options(
             num_cpus=config.cpus_per_worker,
             num_gpus=config.gpus_per_worker,
             max_concurrency=_ACTOR_CONCURRENCY,
-            runtime_env={"env_vars": engine_environment(config.engine.backend, config.threads, config.gpus_per_worker)},
+            runtime_env={"env_vars": env},
             **placement(config),
         )
         self._names = (f"rollout-{number}" for number in itertools.count())
