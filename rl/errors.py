@@ -82,7 +82,7 @@ class TornCheckpointError(CheckpointError):
 
 
 class StoppedError(RLError):
-    """A run was asked to stop and did so in good order; it can be resumed."""
+    """What runs was asked to stop and did so in good order; started again, it goes on."""
 
 
 class InterruptedRunError(RLError):

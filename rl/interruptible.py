@@ -1,4 +1,5 @@
-"""`asyncio.run` for work that owns actors: Ctrl-C ends it in good order, and what that leaves behind prints nothing."""
+"""`asyncio.run` for work that owns actors: Ctrl-C and SIGTERM end it in good order, and what that leaves behind prints
+nothing."""
 
 from __future__ import annotations
 
@@ -10,18 +11,27 @@ from collections.abc import Coroutine
 from types import FrameType
 from typing import Any, TypeVar
 
+from rl.errors import StoppedError
+
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+_STOPPED = (
+    "SIGTERM: stopped and closed before the work was done; start it again to go on, a training run with --auto-resume"
+)
+
 
 def run_interruptible(work: Coroutine[Any, Any, T]) -> T:
-    """Run `work` to its end. Ctrl-C cancels it, and its `finally` closes what it owns; a second one ends the process.
+    """Run `work` to its end. Ctrl-C or SIGTERM cancels it, and its `finally` closes what it owns; a second one ends the
+    process.
 
     Raises:
         KeyboardInterrupt: Ctrl-C came; `work` is over by then.
+        StoppedError: SIGTERM came, as preemption sends it; likewise.
     """
-    interrupted = False
+    came: list[int] = []
 
     async def supervised() -> T:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
@@ -30,28 +40,30 @@ def run_interruptible(work: Coroutine[Any, Any, T]) -> T:
         def interrupt() -> None:
             # Calls that are cut short fail when nobody waits for them any more, and asyncio would print each as an
             # exception that was never retrieved.
-            loop.set_exception_handler(lambda _, context: logger.debug("after Ctrl-C: %s", context.get("message")))
-            logger.warning("Ctrl-C: closing the actors; once more to end now")
+            loop.set_exception_handler(lambda _, context: logger.debug("after a signal: %s", context.get("message")))
+            logger.warning("%s: closing the actors; once more to end now", _NAMES[signal.Signals(came[0])])
             task.cancel()
 
-        def on_sigint(number: int, frame: FrameType | None) -> None:
-            nonlocal interrupted
-            interrupted = True
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            came.append(number)
+            for each in _NAMES:
+                signal.signal(each, signal.SIG_DFL)
             loop.call_soon_threadsafe(interrupt)
 
-        # Not `loop.add_signal_handler`: a part of the work that takes signals for itself can give this one back.
-        before = signal.signal(signal.SIGINT, on_sigint)
+        # Not `loop.add_signal_handler`: a part of the work that takes signals for itself can give these back.
+        before = {number: signal.signal(number, on_signal) for number in _NAMES}
         try:
             return await work
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     if threading.current_thread() is not threading.main_thread():
         return asyncio.run(work)
     try:
         return asyncio.run(supervised())
     except BaseException as exc:
-        if interrupted and isinstance(exc, (asyncio.CancelledError, Exception)):
-            raise KeyboardInterrupt from exc  # whatever failed on the way out, Ctrl-C was the cause
+        if came and isinstance(exc, (asyncio.CancelledError, Exception)):
+            # Whatever failed on the way out, the signal was the cause.
+            raise (KeyboardInterrupt if came[0] == signal.SIGINT else StoppedError(_STOPPED)) from exc
         raise

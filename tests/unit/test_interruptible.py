@@ -1,4 +1,4 @@
-"""Ctrl-C in work that owns actors, in this process and in one of its own."""
+"""Ctrl-C and SIGTERM in work that owns actors, in this process and in one of its own."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ import sys
 
 import pytest
 
+from rl.errors import StoppedError
 from rl.interruptible import run_interruptible
 
+RAISED = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: StoppedError}
+
 CHILD = """
-import asyncio, signal, sys
+import asyncio, sys
+from rl.errors import StoppedError
 from rl.interruptible import run_interruptible
 
 async def call():
@@ -37,34 +41,38 @@ try:
     run_interruptible(work())
 except KeyboardInterrupt:
     sys.exit(130)
+except StoppedError:
+    sys.exit(75)
 """
 
 
-def test_work_is_closed_and_the_handler_is_given_back():
-    before, closed = signal.getsignal(signal.SIGINT), []
+@pytest.mark.parametrize("number", RAISED)
+def test_work_is_closed_and_the_handlers_are_given_back(number: signal.Signals):
+    before, closed = [signal.getsignal(each) for each in RAISED], []
 
     async def work() -> None:
         try:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
             await asyncio.Event().wait()
         finally:
             await asyncio.sleep(0)
             closed.append(True)
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(RAISED[number]):
         run_interruptible(work())
-    assert closed == [True] and signal.getsignal(signal.SIGINT) is before
+    assert closed == [True] and [signal.getsignal(each) for each in RAISED] == before
 
 
-def test_a_failure_on_the_way_out_is_ctrl_c_too():
+@pytest.mark.parametrize("number", RAISED)
+def test_a_failure_on_the_way_out_is_the_signal_too(number: signal.Signals):
     async def work() -> None:
         try:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
             await asyncio.Event().wait()
         finally:
             raise RuntimeError("an actor died before it closed")
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(RAISED[number]):
         run_interruptible(work())
 
 
@@ -80,17 +88,20 @@ def test_results_and_failures_come_through():
         run_interruptible(fails())
 
 
-@pytest.mark.parametrize(("mode", "code"), [("", 130), ("stuck", -signal.SIGINT)])
-def test_nothing_is_printed_and_a_second_ctrl_c_ends_what_does_not_close(mode: str, code: int):
+@pytest.mark.parametrize(("number", "name", "code"), [(signal.SIGINT, "Ctrl-C", 130), (signal.SIGTERM, "SIGTERM", 75)])
+@pytest.mark.parametrize("mode", ["", "stuck"])
+def test_nothing_is_printed_and_a_second_signal_ends_what_does_not_close(
+    number: signal.Signals, name: str, code: int, mode: str
+):
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD, mode], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert child.stdout is not None
     assert child.stdout.readline() == "ready\n"
-    child.send_signal(signal.SIGINT)
+    child.send_signal(number)
     assert child.stdout.readline() == "closed\n"
     if mode:
-        child.send_signal(signal.SIGINT)
+        child.send_signal(number)
     _, err = child.communicate(timeout=60)
-    assert child.returncode == code
-    assert err == "Ctrl-C: closing the actors; once more to end now\n"
+    assert child.returncode == (-number if mode else code)
+    assert err == f"{name}: closing the actors; once more to end now\n"

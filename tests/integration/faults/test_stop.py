@@ -62,6 +62,20 @@ def test_sigterm_finishes_the_step_and_the_run_goes_on(run: tuple[Path, Path]) -
     _assert_trained_as_they_were(out, finished)
 
 
+def test_sigterm_while_the_engines_start_and_the_same_command_again(run: tuple[Path, Path]) -> None:
+    """A job that is preempted before its first step ends as one that is to be started again, and leaves nothing."""
+    config, out = run
+    first = Process(config, "--auto-resume")
+    first.await_text("RolloutWorker")  # what its engine prints on its way
+    first.send(signal.SIGTERM)
+    code, text = first.end()
+    assert code == 75, text
+    assert "SIGTERM: stopped and closed before the work was done" in text
+    code, text = Process(config, "--auto-resume").end()
+    assert code == 0, text
+    assert_accounted(out, STEPS)
+
+
 def test_ctrl_c_twice_ends_at_once_and_a_killed_run_is_resumed(run: tuple[Path, Path]) -> None:
     """SIGKILL after the checkpoint of step 3, Ctrl-C twice on what resumes from it, then the rest."""
     config, out = run
