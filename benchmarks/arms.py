@@ -34,8 +34,11 @@ def arguments(doc: str | None, name: str, steps: int) -> argparse.Namespace:
     parser.add_argument("--pipelines", type=Path, default=Path("runs/seeds"))
     parser.add_argument("--out", type=Path, default=Path("runs") / name)
     parser.add_argument("--figure", type=Path)
+    parser.add_argument("--add", type=Path, help="an earlier result, of other seeds, that counts too")
     parser.add_argument("overrides", nargs="*")
     args = parser.parse_args()
+    if args.add and args.figure:
+        parser.error("--figure draws the runs of all seeds, and the result of --add holds none; leave one of them out")
     prepare(args.pipelines, args.seeds)
     return args
 
@@ -51,7 +54,8 @@ def compare(
 ) -> None:
     """Run the arms, draw the figure that `args` asks for, and print the result, with `more` in it, as JSON."""
     run(labels, args, settings)
-    found = result(name, list(labels), args.out, args.seeds) | more
+    earlier = _earlier(name, args) if args.add else []
+    found = result(name, list(labels), args.out, args.seeds, earlier) | more
     if args.figure:
         title = f"{title}, seeds {', '.join(map(str, args.seeds))}: mean and range"
         args.figure.write_bytes(png_bytes(draw(curves, labels, args.out, args.seeds, found, title)))
@@ -97,9 +101,29 @@ def call(*arguments: str) -> None:
         sys.exit(f"rl {' '.join(arguments)} ended with exit code {done.returncode}")
 
 
-def result(name: str, arms: Sequence[str], out: Path, seeds: Sequence[int]) -> dict[str, Any]:
-    """mean@8 in points before and after, by arm and seed; and by arm the mean and the standard error over seeds."""
-    rows = [row_of(arm, seed, out / f"{arm}-{seed}") for arm in arms for seed in seeds]
+def _earlier(name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The rows of the result that `--add` names."""
+    found = json.loads(args.add.read_text())
+    if found["benchmark"] != name:
+        sys.exit(f"{args.add} is a result of {found['benchmark']}, not of {name}")
+    twice = {row["seed"] for row in found["rows"]} & set(args.seeds)
+    if twice:
+        sys.exit(f"seeds {sorted(twice)} are in {args.add} already; leave them out of --seeds")
+    return [row | {"date": row.get("date", found["environment"]["date"])} for row in found["rows"]]
+
+
+def result(
+    name: str, arms: Sequence[str], out: Path, seeds: Sequence[int], earlier: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
+    """mean@8 in points before and after, by arm and seed; and by arm the mean and the standard error over seeds.
+
+    Args:
+        earlier: rows of other seeds, from an earlier result.
+    """
+    rows = []
+    for arm in arms:
+        new = [row_of(arm, seed, out / f"{arm}-{seed}") for seed in seeds]
+        rows += sorted([*(row for row in earlier if row["arm"] == arm), *new], key=lambda row: row["seed"])
     gains = {arm: [row["gain"] for row in rows if row["arm"] == arm] for arm in arms}
     return {
         "benchmark": name,
