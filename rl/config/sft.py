@@ -11,6 +11,7 @@ from rl.config.checkpoint import CheckpointConfig
 from rl.config.data import PromptConfig
 from rl.config.learner import LearnerConfig
 from rl.config.metrics import TrackerConfig
+from rl.config.placement import PlacedConfig
 
 Layout = Literal["auto", "rl172k", "llava", "sharegpt", "messages"]
 """As in `rl.data.conversations`."""
@@ -135,4 +136,15 @@ class SFTConfig(StrictModel):
     @model_validator(mode="after")
     def _one_way_to_train(self) -> SFTConfig:
         self.learner.check_trainable(self.trainable)
+        return self
+
+    @model_validator(mode="after")
+    def _no_actors(self) -> SFTConfig:
+        default = LearnerConfig()
+        for name in ("faults", *PlacedConfig.model_fields):
+            if getattr(self.learner, name) != getattr(default, name):
+                raise ValueError(
+                    f"learner.{name} is for actors of a Ray cluster, and `rl sft` starts its ranks on this machine "
+                    "without Ray, so it would be ignored; leave it out"
+                )
         return self

@@ -19,6 +19,7 @@ from rl.config.base import (
     set_values,
 )
 from rl.config.placeholders import fill, unfilled
+from rl.config.sft import SFTConfig
 from rl.config.train import TrainConfig
 from rl.errors import ConfigError
 
@@ -245,6 +246,12 @@ def test_settings_that_no_run_could_mean(override, said):
 def test_a_warm_up_may_end_with_the_run():
     warm = apply_overrides(TRAIN, ["learner.optimizer.warmup_steps=20", "algo.updates_per_step=2"])
     assert parse_config(TrainConfig, warm).learner.optimizer.warmup_steps == 20
+
+
+@pytest.mark.parametrize("setting", ["faults.hang_s=10", "labels={pool: a}", "resources={a: 1}"])
+def test_settings_of_actors_are_none_of_the_supervised_stages(setting):
+    with pytest.raises(ConfigError, match="on this machine without Ray"):
+        parse_config(SFTConfig, apply_overrides(TRAIN | {"data": {"path": "d"}}, [f"learner.{setting}"]))
 
 
 def test_a_message_about_a_section_does_not_repeat_it():
