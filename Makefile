@@ -70,7 +70,7 @@ else
 		rm -f $(SGLANG_STAMP); echo "make: SGLang could not be installed (above): the tests on it are skipped"; }
 endif
 
-quickstart: $(STAMP) $(ENGINE_STAMP) ## the whole pipeline in miniature, under 20 minutes on two cores
+quickstart: $(STAMP) $(ENGINE_STAMP) ## the whole pipeline in miniature, 13 to 21 minutes on two cores
 	$(BIN)/rl pipeline configs/quickstart/pipeline.yaml $(ENGINE_ARGS) $(PIPELINE_ARGS)
 
 quickstart-long: $(STAMP) $(ENGINE_STAMP) ## the same with more data and steps, about an hour
