@@ -57,7 +57,8 @@ def compare(
     earlier = _earlier(name, args) if args.add else []
     found = result(name, list(labels), args.out, args.seeds, earlier) | more
     if args.figure:
-        title = f"{title}, seeds {', '.join(map(str, args.seeds))}: mean and range"
+        of = ", ".join(map(str, args.seeds))
+        title += f", seeds {of}: mean and range" if len(args.seeds) > 1 else f", seed {of}"
         args.figure.write_bytes(png_bytes(draw(curves, labels, args.out, args.seeds, found, title)))
     print(json.dumps(found))
 
