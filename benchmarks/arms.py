@@ -39,6 +39,7 @@ def arguments(doc: str | None, name: str, steps: int) -> argparse.Namespace:
     args = parser.parse_args()
     if args.add and args.figure:
         parser.error("--figure draws the runs of all seeds, and the result of --add holds none; leave one of them out")
+    args.earlier = _earlier(name, args.add, args.seeds) if args.add else []
     prepare(args.pipelines, args.seeds)
     return args
 
@@ -54,8 +55,7 @@ def compare(
 ) -> None:
     """Run the arms, draw the figure that `args` asks for, and print the result, with `more` in it, as JSON."""
     run(labels, args, settings)
-    earlier = _earlier(name, args) if args.add else []
-    found = result(name, list(labels), args.out, args.seeds, earlier) | more
+    found = result(name, list(labels), args.out, args.seeds, args.earlier) | more
     if args.figure:
         of = ", ".join(map(str, args.seeds))
         title += f", seeds {of}: mean and range" if len(args.seeds) > 1 else f", seed {of}"
@@ -102,15 +102,15 @@ def call(*arguments: str) -> None:
         sys.exit(f"rl {' '.join(arguments)} ended with exit code {done.returncode}")
 
 
-def _earlier(name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """The rows of the result that `--add` names."""
-    found = json.loads(args.add.read_text())
+def _earlier(name: str, file: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """The rows of an earlier result; ends the program, before hours of runs, where they can't stand beside `seeds`."""
+    found = json.loads(file.read_text())
     if found["benchmark"] != name:
-        sys.exit(f"{args.add} is a result of {found['benchmark']}, not of {name}")
-    twice = {row["seed"] for row in found["rows"]} & set(args.seeds)
+        sys.exit(f"{file} is a result of {found['benchmark']}, not of {name}")
+    twice = {row["seed"] for row in found["rows"]} & set(seeds)
     if twice:
-        sys.exit(f"seeds {sorted(twice)} are in {args.add} already; leave them out of --seeds")
-    return [row | {"date": row.get("date", found["environment"]["date"])} for row in found["rows"]]
+        sys.exit(f"seeds {sorted(twice)} are in {file} already; leave them out of --seeds")
+    return [{"date": found["environment"]["date"]} | row for row in found["rows"]]
 
 
 def result(

@@ -4,7 +4,7 @@ Without it the ratio that the loss clips is that of the current policy to the on
 at the start of the step, and a capped weight corrects for the rest (`algo.loss.correction`). At S = 0 with one update a
 step the two are the same, so that is one arm. All arms train equally many groups.
 
-    python benchmarks/staleness.py [--seeds 0 1 2] [--out runs/staleness] [--figure FILE] [key=value ...]
+    python benchmarks/staleness.py [--seeds 0 1 2] [--out runs/staleness] [--figure FILE | --add FILE] [key=value ...]
 
 Starts from the folders of `benchmarks/seeds.py` or makes them. The last line printed is JSON.
 """

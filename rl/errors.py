@@ -82,7 +82,7 @@ class TornCheckpointError(CheckpointError):
 
 
 class StoppedError(RLError):
-    """What runs was asked to stop and did so in good order; started again, it goes on."""
+    """A command was asked to stop and did so in good order; started again, it goes on."""
 
 
 class InterruptedRunError(RLError):

@@ -19,7 +19,7 @@ from rl.errors import ConfigError, DataError, InterruptedRunError, RLError, Stop
 
 USAGE_ERROR = 2
 STOPPED = 75
-"""EX_TEMPFAIL of sysexits.h: what was asked to stop did so in good order, and starting it again goes on."""
+"""EX_TEMPFAIL of sysexits.h: a command that was asked to stop did so in good order, and starting it again goes on."""
 INTERRUPTED = 130
 """As a shell says of a command that SIGINT ended."""
 _EXIT_CODES: dict[type[RLError], int] = {StoppedError: STOPPED, InterruptedRunError: INTERRUPTED}
